@@ -1,0 +1,154 @@
+"""`ColorMap`: RGB8 to RGB8 as an exact table of all 16,777,216 colours, applied at memory speed."""
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from restain.color.histogram import pack, unpack
+from restain.color.images import RGB8, as_rgb8
+from restain.errors import InputError
+
+COLORS = 1 << 24
+_READY = np.uint32(1 << 24)  # as in kernels.py, which is not imported before pixels are at hand
+_CHUNK = 1 << 17  # colours evaluated at a time: their float64 intermediates stay near the cache
+
+ColorFunction = Callable[[RGB8], NDArray[np.float64]]
+"""Colours (n, 3) uint8 to results (n, 3), floats in 0..255, each row independent of the others."""
+
+
+class ColorMap:
+    """An exact map of 8-bit colours, held as one packed table.
+
+    A map made by `from_function` with `lazy=True` evaluates a colour when it first occurs; results are the same, a
+    single image costs only its own colours, and a slide some percent of all. Safe to call from many threads.
+
+    Example:
+        >>> import numpy as np
+        >>> negative = ColorMap.from_function(lambda colors: 255.0 - colors)
+        >>> negative(np.array([[[0, 100, 255]]], np.uint8)).tolist()
+        [[[255, 155, 0]]]
+    """
+
+    def __init__(self, table: NDArray[np.uint8]) -> None:
+        """From a table (256, 256, 256, 3) uint8: `table[r, g, b]` is what (r, g, b) becomes."""
+        table = np.asarray(table)
+        if table.shape != (256, 256, 256, 3) or table.dtype != np.uint8:
+            raise InputError(f"got a table of {table.dtype} {table.shape}; wanted uint8 (256, 256, 256, 3)")
+        self._packed: NDArray[np.uint32] = pack(table.reshape(-1, 3)) | _READY
+        self._function: ColorFunction | None = None
+        self._lock = threading.Lock()
+
+    @classmethod
+    def from_function(
+        cls, function: ColorFunction, *, lazy: bool = False, workers: int | None = None
+    ) -> "ColorMap":
+        """Tabulate a vectorised function of colours, rounding to nearest once, at the end.
+
+        Args:
+            function: see `ColorFunction`; results outside 0..255 are clipped, NaN is an error.
+            lazy: evaluate colours only when they occur.
+            workers: threads to evaluate in; None for one a core.
+        """
+        result = cls.__new__(cls)
+        result._packed = np.zeros(COLORS, np.uint32)  # the system commits pages only as they are written
+        result._function = function
+        result._lock = threading.Lock()
+        if not lazy:
+            result.compile(workers=workers)
+        return result
+
+    @classmethod
+    def identity(cls) -> "ColorMap":
+        """Every colour to itself."""
+        result = cls.__new__(cls)
+        result._packed = np.arange(COLORS, dtype=np.uint32) | _READY
+        result._function = None
+        result._lock = threading.Lock()
+        return result
+
+    def compile(self, *, workers: int | None = None) -> "ColorMap":
+        """Evaluate every colour that a lazy map has not met yet; returns the map itself."""
+        with self._lock:
+            if self._function is None:
+                return self
+            with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+                chunks = range(0, COLORS, _CHUNK)
+                list(pool.map(lambda start: self._evaluate(np.arange(start, start + _CHUNK, dtype=np.uint32)), chunks))
+            self._function = None
+        return self
+
+    def __call__(self, image: Any, out: RGB8 | None = None) -> RGB8:
+        """Map every pixel.
+
+        Args:
+            image: (H, W, 3) uint8, contiguous or not, or another form that `as_rgb8` accepts. Never changed, unless
+                it is given as `out` too.
+            out: where to write, (H, W, 3) uint8 of the same size; None for a new array. May be `image` itself.
+
+        Returns:
+            `out`, or the new (H, W, 3) uint8 array.
+        """
+        from restain.color import kernels
+
+        pixels = as_rgb8(image)
+        if out is None:
+            out = np.empty(pixels.shape, np.uint8)
+        elif out.shape != pixels.shape or out.dtype != np.uint8 or not out.flags.writeable:
+            raise InputError(f"got out of {out.dtype} {out.shape}; wanted writable uint8 {pixels.shape}")
+        if self._function is None:
+            kernels.apply_table(self._packed, pixels, out)
+        elif np.may_share_memory(pixels, out):
+            self._evaluate_missing(pixels)  # beforehand: a failed attempt would overwrite its own input
+            kernels.apply_table(self._packed, pixels, out)
+        elif not kernels.apply_table(self._packed, pixels, out):
+            self._evaluate_missing(pixels)
+            kernels.apply_table(self._packed, pixels, out)
+        return out
+
+    @property
+    def table(self) -> NDArray[np.uint8]:
+        """(256, 256, 256, 3) uint8, a copy: `table[r, g, b]` is what (r, g, b) becomes."""
+        self.compile()
+        return unpack(self._packed).reshape(256, 256, 256, 3)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ColorMap):
+            return NotImplemented
+        self.compile()
+        other.compile()
+        return np.array_equal(self._packed, other._packed)
+
+    __hash__ = None  # type: ignore[assignment]  # compares by contents
+
+    def __repr__(self) -> str:
+        share = np.count_nonzero(self._packed) / COLORS
+        return f"ColorMap({share:.0%} of {COLORS:,} colours evaluated)"
+
+    def _evaluate_missing(self, pixels: RGB8) -> None:
+        from restain.color import kernels
+
+        with self._lock:
+            if self._function is None:
+                return
+            missing = np.empty(min(pixels.shape[0] * pixels.shape[1], COLORS), np.uint32)
+            count = kernels.list_missing(self._packed, pixels, missing)
+            try:
+                for start in range(0, count, _CHUNK):
+                    self._evaluate(missing[start : min(start + _CHUNK, count)])
+            except BaseException:
+                listed = missing[:count]
+                listed = listed[self._packed[listed] & _READY == 0]
+                self._packed[listed] = 0  # so that they are listed again
+                raise
+
+    def _evaluate(self, codes: NDArray[np.uint32]) -> None:
+        assert self._function is not None
+        values = np.asarray(self._function(unpack(codes)))
+        if values.shape != (len(codes), 3) or np.isnan(values).any():
+            raise InputError(f"a colour function gave {values.shape} with NaN or of the wrong shape for {len(codes)}")
+        self._packed[codes] = pack(np.rint(np.clip(values, 0, 255)).astype(np.uint8)) | _READY

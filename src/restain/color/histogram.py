@@ -1,0 +1,323 @@
+"""`ColorHistogram`: which colours occur, and how often; and the same for a sample of the glass.
+
+Whatever a pixelwise method must learn about a slide depends only on this. Histograms add up, so they are gathered
+tile by tile, thread by thread, machine by machine, and fitted once at the end.
+"""
+
+import functools
+import operator
+import os
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from restain import files
+from restain.color.images import RGB8, as_rgb8, opaque
+from restain.color.spaces import lightness
+from restain.errors import FormatError, InputError
+
+Codes = NDArray[np.uint32]
+Mask = NDArray[np.bool_]
+
+FLAT_BLOCK = 8
+"""Side, in pixels, of the blocks that are judged flat or not: the block of JPEG, so that its ringing stays outside."""
+
+FLAT_DEVIATION = 4.0
+"""Largest standard deviation, grey levels, of any channel in a flat block. Measured on glass of fourteen sources:
+0 to 3.8 (cameras and sharpened tiles at the upper end); textured tissue is mostly above 6."""
+
+_EVERYWHERE: Mask = np.zeros((0, 0), np.bool_)
+
+
+@dataclass(frozen=True, eq=False)
+class ColorHistogram:
+    """Colours with counts, and beside them those of flat regions, where glass is looked for.
+
+    Attributes:
+        codes: (n,) uint32, sorted, unique: R·65536 + G·256 + B.
+        counts: (n,) float64 > 0: pixels (or weights) of each colour.
+        flat: the colours of flat 8×8 blocks only (a histogram without `flat` of its own), from which the white point
+            is estimated; None when positions were never known.
+        icc_profile: the ICC profile of the images, None for sRGB.
+        provenance: plain facts on where the colours come from; travels with files and outputs.
+    """
+
+    codes: Codes
+    counts: NDArray[np.float64]
+    flat: "ColorHistogram | None" = None
+    icc_profile: bytes | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_image(cls, image: Any, *, mask: ArrayLike | None = None) -> "ColorHistogram":
+        """Count the colours of one image (anything `as_rgb8` takes), transparent pixels excepted.
+
+        Args:
+            image: (H, W, 3) uint8, or another form that `restain.color.images.as_rgb8` accepts.
+            mask: (H, W) bool, the pixels to count; None for all.
+        """
+        return cls.from_images([image], masks=None if mask is None else [mask])
+
+    @classmethod
+    def from_images(cls, images: Iterable[Any], *, masks: Iterable[ArrayLike] | None = None) -> "ColorHistogram":
+        """Count the colours of several images together, each pixel alike. Streams: one image in memory at a time."""
+        builder = HistogramBuilder()
+        supply = iter(masks) if masks is not None else None
+        for image in images:
+            mask = np.asarray(next(supply), np.bool_) if supply is not None else None
+            seen = opaque(image)
+            if mask is not None and seen is not None:
+                mask = mask & seen
+            builder.add(as_rgb8(image), mask if mask is not None else seen)
+        return builder.histogram()
+
+    @classmethod
+    def from_colors(cls, colors: ArrayLike, counts: ArrayLike | None = None) -> "ColorHistogram":
+        """From colours (n, 3) in 0..255, in any order and repeated at will, with counts (n,) or 1 each."""
+        array = np.asarray(colors)
+        if array.ndim != 2 or array.shape[1] != 3:
+            raise InputError(f"got colours of shape {array.shape}; wanted (n, 3)")
+        weights = np.ones(len(array)) if counts is None else np.asarray(counts, np.float64)
+        if weights.shape != (len(array),) or not (np.isfinite(weights).all() and (weights >= 0).all()):
+            raise InputError("counts must be finite, not negative, and one per colour")
+        if array.dtype != np.uint8 and (array.size and (array.min() < 0 or array.max() > 255)):
+            raise InputError("colours must lie in 0..255")
+        return cls._summed(pack(array.astype(np.uint8)), weights)
+
+    @classmethod
+    def merged(cls, histograms: Iterable["ColorHistogram"], *, equally: bool = False) -> "ColorHistogram":
+        """Add histograms up; `equally` gives each the same weight (the mean of their pixels) however large it is."""
+        parts = [part for part in histograms if len(part)]
+        if not parts:
+            raise InputError("got no colours to merge; wanted at least one histogram that is not empty")
+        if equally:
+            mean = sum(part.pixels for part in parts) / len(parts)
+            parts = [part * (mean / part.pixels) for part in parts]
+        return functools.reduce(operator.add, parts)
+
+    @classmethod
+    def from_slide(cls, slide: Any, **options: Any) -> "ColorHistogram":
+        """Sample a slide's tissue and glass at full resolution; options as `restain.slides.sample.sample_slide`."""
+        # The one upward step in the house: a convenience whose work is done in `slides`.
+        from restain.slides.sample import sample_slide
+
+        return sample_slide(slide, **options)
+
+    @property
+    def colors(self) -> RGB8:
+        """(n, 3) uint8, in the order of `codes`."""
+        return unpack(self.codes)
+
+    @property
+    def pixels(self) -> float:
+        """The sum of all counts."""
+        return float(self.counts.sum())
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def __add__(self, other: "ColorHistogram") -> "ColorHistogram":
+        if not isinstance(other, ColorHistogram):
+            return NotImplemented
+        merged = self._summed(
+            np.concatenate([self.codes, other.codes]), np.concatenate([self.counts, other.counts])
+        )
+        flat = self.flat if other.flat is None else other.flat if self.flat is None else self.flat + other.flat
+        # Pixels of two colour spaces do not share a profile; then none is claimed.
+        icc = self.icc_profile if self.icc_profile == other.icc_profile else None
+        provenance = self.provenance if self.provenance == other.provenance else {
+            "merged": [*_parts(self.provenance), *_parts(other.provenance)]
+        }
+        return replace(merged, flat=flat, icc_profile=icc, provenance=provenance)
+
+    def __mul__(self, weight: float) -> "ColorHistogram":
+        """Every count times `weight` > 0; to merge slides as equals, see `merged`."""
+        if not weight > 0:
+            raise InputError(f"got weight {weight}; wanted a number above 0")
+        flat = None if self.flat is None else self.flat * weight
+        return replace(self, counts=self.counts * weight, flat=flat)
+
+    __rmul__ = __mul__
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ColorHistogram):
+            return NotImplemented
+        return (
+            np.array_equal(self.codes, other.codes)
+            and np.array_equal(self.counts, other.counts)
+            and self.flat == other.flat
+            and self.icc_profile == other.icc_profile
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # holds arrays
+
+    def binned(self, bits: int = 6) -> "ColorHistogram":
+        """Coarser: one colour (the weighted mean, rounded) for each of 2^bits bins a channel.
+
+        At 6 bits stain vectors move by less than 0.1°; a profile at 5 bits takes some tens of KB.
+        """
+        if not 1 <= bits <= 8:
+            raise InputError(f"got {bits} bits a channel; wanted 1 to 8")
+        colors = self.colors
+        bins = pack(colors >> np.uint8(8 - bits))
+        _, group = np.unique(bins, return_inverse=True)
+        weight = np.bincount(group, self.counts)
+        means = [np.bincount(group, self.counts * colors[:, channel]) / weight for channel in range(3)]
+        coarse = self._summed(pack(np.rint(np.stack(means, axis=1)).astype(np.uint8)), weight)
+        flat = None if self.flat is None else self.flat.binned(bits)
+        return replace(coarse, flat=flat, icc_profile=self.icc_profile, provenance=self.provenance)
+
+    def where(self, keep: Mask) -> "ColorHistogram":
+        """Only the colours where `keep` (n,) is true; `flat` and the facts stay."""
+        return replace(self, codes=self.codes[keep], counts=self.counts[keep])
+
+    def tissue(self, white: ArrayLike = 255.0, luminosity: float = 0.8) -> "ColorHistogram":
+        """Only colours whose CIELAB lightness is below `luminosity` times that of the white point."""
+        balanced = (self.colors + 1.0) * (256.0 / (np.asarray(white, np.float64) + 1.0)) - 1.0
+        return self.where(lightness(np.clip(balanced, 0, 255)) < luminosity)
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
+        """Write a small safetensors file, in one step."""
+        arrays: dict[str, NDArray[Any]] = {"codes": self.codes, "counts": _compact(self.counts)}
+        if self.flat is not None:
+            arrays |= {"flat_codes": self.flat.codes, "flat_counts": _compact(self.flat.counts)}
+        if self.icc_profile is not None:
+            arrays["icc_profile"] = np.frombuffer(self.icc_profile, np.uint8)
+        files.save_arrays(path, "histogram", arrays, {"provenance": dict(self.provenance)}, overwrite=overwrite)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "ColorHistogram":
+        """Read what `save` wrote; raises `FormatError` on anything else."""
+        kind, arrays, facts = files.load_arrays(path)
+        if kind != "histogram":
+            raise FormatError(f"{path} holds a {kind}; wanted a colour histogram or profile")
+        try:
+            flat = None
+            if "flat_codes" in arrays:
+                flat = cls._checked(arrays["flat_codes"], arrays["flat_counts"])
+            icc = arrays["icc_profile"].tobytes() if "icc_profile" in arrays else None
+            histogram = cls._checked(arrays["codes"], arrays["counts"])
+            return replace(histogram, flat=flat, icc_profile=icc, provenance=dict(facts["provenance"]))
+        except (KeyError, ValueError, TypeError) as error:
+            raise FormatError(f"{path} is a damaged colour histogram ({error})") from None
+
+    @classmethod
+    def _summed(cls, codes: Codes, counts: NDArray[np.float64]) -> "ColorHistogram":
+        unique, group = np.unique(codes, return_inverse=True)
+        totals = np.bincount(group, counts, minlength=len(unique)).astype(np.float64)
+        keep = totals > 0
+        return cls(unique[keep].astype(np.uint32), totals[keep])
+
+    @classmethod
+    def _checked(cls, codes: NDArray[Any], counts: NDArray[Any]) -> "ColorHistogram":
+        weights = counts.astype(np.float64)
+        if codes.ndim != 1 or codes.shape != weights.shape or codes.dtype != np.uint32:
+            raise ValueError("codes and counts do not match")
+        if len(codes) and (codes.max() >= 1 << 24 or (np.diff(codes.astype(np.int64)) <= 0).any()):
+            raise ValueError("codes are not sorted colours")
+        if not (np.isfinite(weights).all() and (weights > 0).all()):
+            raise ValueError("counts are not positive")
+        return cls(codes, weights)
+
+
+class HistogramBuilder:
+    """Counts image after image into one histogram; one builder a thread, then add their histograms.
+
+    Holds two tables of 2²⁴ counts (64 MiB each, committed by the system only where colours occur), which are kept
+    for the next builder when `histogram` is called.
+    """
+
+    _spare: list[NDArray[np.uint32]] = []  # noqa: RUF012 (shared on purpose)
+    _lock = threading.Lock()
+
+    def __init__(self) -> None:
+        self._all = _Tally(self._take())
+        self._flat = _Tally(self._take())
+
+    def add(self, image: RGB8, mask: Mask | None = None) -> None:
+        """Count `image` (H, W, 3) uint8 where `mask` (H, W) is true, and its flat blocks wholly inside the mask."""
+        from restain.color import kernels
+
+        if mask is not None and mask.shape != image.shape[:2]:
+            raise InputError(f"got a mask of shape {mask.shape} for an image of {image.shape[:2]}")
+        where = _EVERYWHERE if mask is None else mask
+        self._all.add(image, where)
+        flat = np.zeros(image.shape[:2], np.bool_)
+        kernels.flat_blocks(image, where, FLAT_BLOCK, FLAT_DEVIATION, flat)
+        self._flat.add(image, flat)
+
+    def histogram(self) -> ColorHistogram:
+        """Everything added so far, as one histogram; the builder starts again from nothing."""
+        (codes, counts), (flat_codes, flat_counts) = self._all.drain(), self._flat.drain()
+        with self._lock:
+            self._spare.extend([self._all.table, self._flat.table])
+        self._all, self._flat = _Tally(self._take()), _Tally(self._take())
+        return ColorHistogram(codes, counts, flat=ColorHistogram(flat_codes, flat_counts))
+
+    @classmethod
+    def _take(cls) -> NDArray[np.uint32]:
+        with cls._lock:
+            return cls._spare.pop() if cls._spare else np.zeros(1 << 24, np.uint32)
+
+
+class _Tally:
+    """A table of counts and the list of its entries that are not zero."""
+
+    def __init__(self, table: NDArray[np.uint32]) -> None:
+        self.table = table
+        self._seen: list[Codes] = []
+        self._pixels = 0
+        self._older: list[tuple[Codes, NDArray[np.float64]]] = []
+
+    def add(self, image: RGB8, mask: Mask) -> None:
+        from restain.color import kernels
+
+        pixels = image.shape[0] * image.shape[1]
+        if self._pixels + pixels >= 1 << 32:  # the table's counts have 32 bits
+            self._older.append(self._empty())
+        seen = np.empty(min(pixels, 1 << 24), np.uint32)
+        end = kernels.count_colors(self.table, image, mask, seen, 0)
+        self._pixels += pixels
+        if end:
+            self._seen.append(seen[:end].copy())
+
+    def drain(self) -> tuple[Codes, NDArray[np.float64]]:
+        parts = [*self._older, self._empty()]
+        self._older = []
+        if len(parts) == 1:
+            return parts[0]
+        merged = ColorHistogram._summed(np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts]))
+        return merged.codes, merged.counts
+
+    def _empty(self) -> tuple[Codes, NDArray[np.float64]]:
+        codes = np.sort(np.concatenate(self._seen)) if self._seen else np.zeros(0, np.uint32)
+        counts = self.table[codes].astype(np.float64)
+        self.table[codes] = 0
+        self._seen, self._pixels = [], 0
+        return codes, counts
+
+
+def pack(colors: RGB8) -> Codes:
+    """Colours (..., 3) uint8 to codes (...) uint32."""
+    wide = colors.astype(np.uint32)
+    return (wide[..., 0] << np.uint32(16)) | (wide[..., 1] << np.uint32(8)) | wide[..., 2]
+
+
+def unpack(codes: Codes) -> RGB8:
+    """Codes (...) uint32 to colours (..., 3) uint8."""
+    shifts = np.array([16, 8, 0], np.uint32)
+    return ((codes[..., None] >> shifts) & np.uint32(255)).astype(np.uint8)
+
+
+def _compact(counts: NDArray[np.float64]) -> NDArray[Any]:
+    """Counts as uint32 where that loses nothing."""
+    whole = (counts == np.floor(counts)).all() and (len(counts) == 0 or counts.max() < 2**32)
+    return counts.astype(np.uint32) if whole else counts
+
+
+def _parts(provenance: Mapping[str, Any]) -> list[Any]:
+    return list(provenance["merged"]) if "merged" in provenance else [dict(provenance)]

@@ -1,0 +1,141 @@
+"""The Numba kernels: apply a table of colours, count colours, find flat blocks. All run without the GIL.
+
+Compiled code is cached in the user's cache folder (`platformdirs.user_cache_dir("restain")`, or `NUMBA_CACHE_DIR`
+where that is set), the one place that restain writes without being told to; if it cannot be written, each process
+compiles anew. Import this module only when pixels are at hand: importing Numba takes longer than all of restain.
+
+A colour's code is R·65536 + G·256 + B. A table entry holds a result's code in bits 0..23 and two flags.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+import platformdirs
+from numpy.typing import NDArray
+
+READY = np.uint32(1 << 24)  # the entry holds a result
+WANTED = np.uint32(1 << 25)  # the entry is on the list of colours to be evaluated
+
+
+def _cache_folder() -> str | None:
+    folder = os.environ.get("NUMBA_CACHE_DIR") or platformdirs.user_cache_dir("restain")
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError:
+        return None
+
+
+_CACHE = _cache_folder()
+
+
+def _kernel(function: Callable[..., Any]) -> Any:
+    # Numba chooses the cache folder when it decorates; the setting is put back so that other users of Numba in
+    # this process keep theirs.
+    before = numba.config.CACHE_DIR
+    if _CACHE is not None:
+        numba.config.CACHE_DIR = _CACHE
+    try:
+        return numba.njit(nogil=True, cache=_CACHE is not None)(function)
+    finally:
+        numba.config.CACHE_DIR = before
+
+
+@_kernel
+def apply_table(table: NDArray[np.uint32], image: NDArray[np.uint8], out: NDArray[np.uint8]) -> bool:
+    """Write each pixel's table entry to `out`; False if an entry was not ready (its output is then meaningless)."""
+    ready = READY
+    for row in range(image.shape[0]):
+        for column in range(image.shape[1]):
+            code = (
+                (np.uint32(image[row, column, 0]) << np.uint32(16))
+                | (np.uint32(image[row, column, 1]) << np.uint32(8))
+                | np.uint32(image[row, column, 2])
+            )
+            value = table[code]
+            ready &= value
+            out[row, column, 0] = np.uint8((value >> np.uint32(16)) & np.uint32(255))
+            out[row, column, 1] = np.uint8((value >> np.uint32(8)) & np.uint32(255))
+            out[row, column, 2] = np.uint8(value & np.uint32(255))
+    return ready != 0
+
+
+@_kernel
+def list_missing(table: NDArray[np.uint32], image: NDArray[np.uint8], missing: NDArray[np.uint32]) -> int:
+    """Write the codes that occur but are not ready to `missing`, each once; return how many."""
+    count = 0
+    for row in range(image.shape[0]):
+        for column in range(image.shape[1]):
+            code = (
+                (np.uint32(image[row, column, 0]) << np.uint32(16))
+                | (np.uint32(image[row, column, 1]) << np.uint32(8))
+                | np.uint32(image[row, column, 2])
+            )
+            if table[code] == 0:
+                table[code] = WANTED
+                missing[count] = code
+                count += 1
+    return count
+
+
+@_kernel
+def count_colors(
+    counts: NDArray[np.uint32], image: NDArray[np.uint8], mask: NDArray[np.bool_], seen: NDArray[np.uint32], start: int
+) -> int:
+    """Add the colours of `image` where `mask` to `counts`; list new codes in `seen` from `start`; return the end.
+
+    A mask of shape (0, 0) means every pixel.
+    """
+    everywhere = mask.shape[0] == 0
+    end = start
+    for row in range(image.shape[0]):
+        for column in range(image.shape[1]):
+            if everywhere or mask[row, column]:
+                code = (
+                    (np.uint32(image[row, column, 0]) << np.uint32(16))
+                    | (np.uint32(image[row, column, 1]) << np.uint32(8))
+                    | np.uint32(image[row, column, 2])
+                )
+                if counts[code] == 0:
+                    seen[end] = code
+                    end += 1
+                counts[code] += np.uint32(1)
+    return end
+
+
+@_kernel
+def flat_blocks(
+    image: NDArray[np.uint8], mask: NDArray[np.bool_], size: int, max_deviation: float, flat: NDArray[np.bool_]
+) -> None:
+    """Mark the pixels of `size`² blocks whose channels all deviate by at most `max_deviation` (sd, grey levels).
+
+    Blocks that `mask` does not cover wholly are never flat; a mask of shape (0, 0) means every pixel.
+    """
+    everywhere = mask.shape[0] == 0
+    pixels = float(size * size)
+    limit = max_deviation * max_deviation
+    for top in range(0, image.shape[0] - size + 1, size):
+        for left in range(0, image.shape[1] - size + 1, size):
+            is_flat = True
+            for channel in range(3):
+                total = 0
+                squares = 0
+                for row in range(top, top + size):
+                    for column in range(left, left + size):
+                        value = int(image[row, column, channel])
+                        total += value
+                        squares += value * value
+                        if not everywhere and not mask[row, column]:
+                            is_flat = False
+                mean = total / pixels
+                if squares / pixels - mean * mean > limit:
+                    is_flat = False
+                if not is_flat:
+                    break
+            if is_flat:
+                flat[top : top + size, left : left + size] = True

@@ -1,0 +1,54 @@
+"""Every error and warning that restain raises on purpose.
+
+    RestainError
+    ├── InputError          an image, array or argument is not what was wanted (also a ValueError)
+    ├── FitError            a reference holds too little to learn from
+    ├── NotFittedError      a normalizer was used before `fit`
+    ├── SlideError          a slide or image file cannot be opened or read (also an OSError)
+    ├── OutputError         an output may not or cannot be written (also an OSError)
+    └── FormatError         a saved normalizer, profile or histogram is damaged or of another kind (also a ValueError)
+
+    RestainWarning (a UserWarning)
+    ├── EstimateWarning     an appearance could not be measured; what was used instead is named
+    └── SlideWarning        a slide's own metadata is implausible and was ignored
+"""
+
+
+class RestainError(Exception):
+    """Base of all errors raised on purpose; its message is one readable line."""
+
+
+class InputError(RestainError, ValueError):
+    """An image, array or argument is not what was wanted."""
+
+
+class FitError(RestainError):
+    """A reference holds too little to learn from."""
+
+
+class NotFittedError(RestainError):
+    """A normalizer was used before `fit`."""
+
+
+class SlideError(RestainError, OSError):
+    """A slide or image file cannot be opened or read."""
+
+
+class OutputError(RestainError, OSError):
+    """An output may not or cannot be written."""
+
+
+class FormatError(RestainError, ValueError):
+    """A saved normalizer, profile or histogram is damaged or of another kind."""
+
+
+class RestainWarning(UserWarning):
+    """Base of all warnings issued on purpose."""
+
+
+class EstimateWarning(RestainWarning):
+    """An appearance could not be measured; the message names what was used instead."""
+
+
+class SlideWarning(RestainWarning):
+    """A slide's own metadata is implausible and was ignored."""

@@ -1,0 +1,337 @@
+"""The contract that every normalizer answers: `fit`, `estimate`, `color_map`, `transform`, `save`, `==`.
+
+A pixelwise method is written on *balanced* colours: RGB in 0..255 scaled so that glass is 255 in every channel,
+T = (I+1)/(W+1). It says what it learns from tissue colours (`_learn`) and how it changes colours (`_restyle`); the
+white point, the fade into glass, fallbacks, tables and files are written here, once.
+"""
+
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Literal, Self, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from restain import files
+from restain.color.colormap import ColorMap
+from restain.color.glass import WhitePoint, find_white_point, glass_weight
+from restain.color.histogram import ColorHistogram
+from restain.color.images import RGB8, as_rgb8
+from restain.errors import EstimateWarning, FitError, FormatError, InputError, NotFittedError
+
+Background = Literal["match", "keep", "white", "none"]
+Floats = NDArray[np.float64]
+
+LEAST_COLORS = 20
+"""Fewest different tissue colours from which an appearance is estimated; below, a covariance is an accident."""
+
+_ASSUMED_WHITE = WhitePoint(np.array([255.0, 255.0, 255.0]), "assumed")
+
+
+class Unlearnable(Exception):
+    """Raised by `_learn`: these colours do not determine the statistics; the message says why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Appearance:
+    """How one slide (or image, or reference) looks to one method: what `estimate` returns.
+
+    Methods add their statistics as further fields.
+
+    Attributes:
+        white_point: (3,) level of glass, 0..255.
+        white_origin: "glass" (measured), "prior" (no glass seen), "assumed" (255; `background="none"`).
+        tissue_pixels: pixels (weights) that the statistics come from.
+        fallback: why the statistics could not be measured and what stands in for them; "" when they were.
+        icc_profile: the ICC profile of the pixels, None for sRGB.
+    """
+
+    white_point: Floats
+    white_origin: str
+    tissue_pixels: float
+    fallback: str = ""
+    icc_profile: bytes | None = None
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other):
+            return NotImplemented
+        return all(np.array_equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+
+    __hash__ = None  # type: ignore[assignment]  # holds arrays
+
+
+@dataclass(eq=False, kw_only=True)
+class Normalizer:
+    """Base of all methods. The constructor stores settings; `fit` learns; learned names end in `_`.
+
+    Attributes:
+        background: what becomes of glass. "match": it takes the reference's white point; "keep": its own stays;
+            "white": it becomes 255; "none": the bare method, white point assumed at 255 and nothing done about glass,
+            for parity with papers and other packages.
+        luminosity: colours below this share of the white point's CIELAB lightness count as tissue (0..1), None for
+            all colours.
+        reference_: the fitted reference's appearance.
+        provenance_: plain facts on the reference.
+    """
+
+    name: ClassVar[str]
+    """The key in `restain.METHODS`."""
+    appearance_type: ClassVar[type[Appearance]]
+
+    background: Background = "match"
+    luminosity: float | None = 0.8
+    reference_: Appearance | None = field(default=None, init=False, repr=False)
+    provenance_: Mapping[str, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.background not in get_args(Background):
+            raise InputError(f"got background={self.background!r}; wanted one of {', '.join(get_args(Background))}")
+        if self.luminosity is not None and not 0 < self.luminosity <= 1:
+            raise InputError(f"got luminosity={self.luminosity}; wanted a share above 0 and up to 1, or None")
+
+    # ---- what a method says of itself -------------------------------------------------------------------------
+
+    def _learn(self, colors: Floats, counts: Floats) -> dict[str, Any]:
+        """The method's own fields of its `appearance_type`, from balanced tissue colours (n, 3) with counts (n,).
+
+        Raises `Unlearnable` where the colours do not determine them.
+        """
+        raise NotImplementedError
+
+    def _default_statistics(self) -> dict[str, Any] | None:
+        """Published statistics to fall back to while nothing is fitted, None where there are none."""
+        return None
+
+    def _restyle(self, colors: Floats, source: Any, reference: Any) -> Floats:
+        """Balanced colours (n, 3) of the source in the reference's appearance, balanced, neither clipped nor rounded.
+
+        Each row must depend on that row alone.
+        """
+        raise NotImplementedError
+
+    # ---- the verbs --------------------------------------------------------------------------------------------
+
+    def fit(self, reference: Any) -> Self:
+        """Learn the wanted appearance.
+
+        Args:
+            reference: an image, a list of images, a path or list of paths (images, folders, slides, saved
+                histograms), a `ColorHistogram`, or the name of a shipped profile ("he", "pap").
+
+        Raises:
+            FitError: the reference holds too little stained tissue to learn from.
+        """
+        histogram = _as_histogram(reference)
+        white = self._white_point(histogram)
+        try:
+            self.reference_ = self._measure(histogram, white)
+        except Unlearnable as reason:
+            raise FitError(f"cannot fit {self.name} to this reference: {reason}") from None
+        self.provenance_ = dict(histogram.provenance)
+        return self
+
+    def estimate(self, source: Any) -> Appearance:
+        """Learn how one slide looks, once; `source` as in `fit`.
+
+        Where the tissue does not determine the statistics, the fitted reference's (or else published ones) stand in,
+        so that only the glass is matched; the result says so in `fallback`, and an `EstimateWarning` is issued.
+        """
+        histogram = _as_histogram(source)
+        white = self._white_point(histogram)
+        try:
+            return self._measure(histogram, white)
+        except Unlearnable as reason:
+            return self._fall_back(str(reason), white, histogram)
+
+    def color_map(self, appearance: Appearance, *, lazy: bool = False, workers: int | None = None) -> ColorMap:
+        """The exact map from one slide's colours to the reference's; see `ColorMap.from_function`."""
+        self._check_appearance(appearance)
+        return ColorMap.from_function(lambda c: self.map_colors(c, appearance), lazy=lazy, workers=workers)
+
+    def transform(self, image: Any, appearance: Appearance | None = None) -> RGB8:
+        """Normalize one image; estimates from this image unless an `appearance` is given.
+
+        Args:
+            image: (H, W, 3) uint8 or another form that `restain.color.images.as_rgb8` accepts; never changed.
+            appearance: the slide's, from `estimate`; give it for tiles, or every tile gets colours of its own.
+
+        Returns:
+            (H, W, 3) uint8.
+        """
+        self._fitted()
+        pixels = as_rgb8(image)
+        if appearance is None:
+            appearance = self.estimate(image)
+        return self.color_map(appearance, lazy=True)(pixels)
+
+    def map_colors(self, colors: NDArray[Any], appearance: Appearance) -> Floats:
+        """The map itself: colours (n, 3) in 0..255 to (n, 3) float64, neither clipped nor rounded.
+
+        Colours far from glass get the method's formula; colours near glass are scaled from the source's white point
+        to the wanted one, channel by channel; between, the two are blended by `glass_weight`.
+        """
+        reference = self._fitted()
+        levels = np.asarray(colors, np.float64)
+        transmittance = (levels + 1.0) / (appearance.white_point + 1.0)
+        restyled = self._restyle(np.clip(transmittance * 256.0 - 1.0, 0.0, 255.0), appearance, reference)
+        if self.background == "none":
+            return restyled
+        wanted = {"match": reference.white_point, "keep": appearance.white_point, "white": np.full(3, 255.0)}
+        weight = glass_weight(levels, appearance.white_point)[:, None]
+        restyled_transmittance = (np.clip(restyled, 0.0, 255.0) + 1.0) / 256.0
+        blend = weight * transmittance + (1.0 - weight) * restyled_transmittance
+        return blend * (wanted[self.background] + 1.0) - 1.0
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
+        """Write settings and reference as one safetensors file; read it with `restain.load`."""
+        arrays, values = _to_arrays(self._fitted())
+        facts = {
+            "method": self.name,
+            "settings": self.settings(),
+            "reference": values,
+            "provenance": dict(self.provenance_),
+        }
+        files.save_arrays(path, "normalizer", arrays, facts, overwrite=overwrite)
+
+    def settings(self) -> dict[str, Any]:
+        """The constructor's arguments, as plain values."""
+        return {f.name: _plain(getattr(self, f.name)) for f in fields(self) if f.init}
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other):
+            return NotImplemented
+        assert isinstance(other, Normalizer)
+        return self.settings() == other.settings() and self.reference_ == other.reference_
+
+    __hash__ = None  # type: ignore[assignment]  # changes with fit
+
+    # ---- steps ------------------------------------------------------------------------------------------------
+
+    def _white_point(self, histogram: ColorHistogram) -> WhitePoint:
+        return _ASSUMED_WHITE if self.background == "none" else find_white_point(histogram)
+
+    def _tissue(self, histogram: ColorHistogram, white: Floats) -> ColorHistogram:
+        """The stained colours."""
+        return histogram if self.luminosity is None else histogram.tissue(white, self.luminosity)
+
+    def _measure(self, histogram: ColorHistogram, white: WhitePoint) -> Appearance:
+        tissue = self._tissue(histogram, white.level)
+        if len(tissue) < LEAST_COLORS:
+            raise Unlearnable(f"{len(tissue)} different colours of stained tissue, wanted {LEAST_COLORS} or more")
+        balanced = np.clip((tissue.colors + 1.0) * (256.0 / (white.level + 1.0)) - 1.0, 0.0, 255.0)
+        statistics = self._learn(balanced, tissue.counts)
+        return self.appearance_type(
+            white_point=white.level,
+            white_origin=white.origin,
+            tissue_pixels=tissue.pixels,
+            icc_profile=histogram.icc_profile,
+            **statistics,
+        )
+
+    def _fall_back(self, reason: str, white: WhitePoint, histogram: ColorHistogram) -> Appearance:
+        if self.reference_ is not None:
+            stand_in, whose = self.reference_, "the reference's statistics"
+        else:
+            defaults = self._default_statistics()
+            if defaults is None:
+                raise NotFittedError(f"{reason}, and {self.name} is not fitted, so nothing can stand in; call fit first")
+            stand_in = self.appearance_type(white.level, white.origin, 0.0, **defaults)
+            whose = "published statistics"
+        message = f"{reason}; {whose} stand in"
+        warnings.warn(f"{self.name}: {message}", EstimateWarning, stacklevel=3)
+        return replace(
+            stand_in,
+            white_point=white.level,
+            white_origin=white.origin,
+            tissue_pixels=0.0,
+            fallback=message,
+            icc_profile=histogram.icc_profile,
+        )
+
+    def _fitted(self) -> Appearance:
+        if self.reference_ is None:
+            raise NotFittedError(f"{type(self).__name__} is not fitted; call fit(reference), or fit('he') for H&E")
+        return self.reference_
+
+    def _check_appearance(self, appearance: Appearance) -> None:
+        self._fitted()
+        if not isinstance(appearance, self.appearance_type):
+            wanted = self.appearance_type.__name__
+            raise InputError(f"got {type(appearance).__name__}; wanted the {wanted} that {self.name}.estimate returns")
+
+
+def load(path: str | os.PathLike[str]) -> Normalizer:
+    """Read a normalizer that `Normalizer.save` wrote; no code in the file is ever run.
+
+    Raises:
+        FormatError: the file is missing, damaged, holds something else, or names an unknown method or setting.
+    """
+    from restain.methods import METHODS
+
+    kind, arrays, facts = files.load_arrays(path)
+    if kind != "normalizer":
+        hint = "; fit one to it with fit(path) or --target" if kind == "histogram" else ""
+        raise FormatError(f"{path} holds a {kind}; wanted a saved normalizer{hint}")
+    try:
+        name = facts["method"]
+        if name not in METHODS:
+            raise FormatError(f"{path} holds the method {name!r}; this version knows {', '.join(METHODS)}")
+        normalizer = METHODS[name](**facts["settings"])
+        normalizer.reference_ = _from_arrays(normalizer.appearance_type, arrays, facts["reference"])
+        normalizer.provenance_ = dict(facts["provenance"])
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, FormatError):
+            raise
+        raise FormatError(f"{path} is a damaged normalizer ({error})") from None
+    return normalizer
+
+
+def _as_histogram(reference: Any) -> ColorHistogram:
+    if isinstance(reference, ColorHistogram):
+        return reference
+    if isinstance(reference, (str, os.PathLike)) or (
+        isinstance(reference, (list, tuple)) and any(isinstance(item, (str, os.PathLike)) for item in reference)
+    ):
+        # Paths and profile names are resolved above this room, where slides are known.
+        from restain.references import read_reference
+
+        return read_reference(reference)
+    if isinstance(reference, (list, tuple)) and not all(np.isscalar(item) for item in reference):
+        return ColorHistogram.from_images(reference)
+    return ColorHistogram.from_image(reference)
+
+
+def _to_arrays(appearance: Appearance) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    arrays: dict[str, NDArray[Any]] = {}
+    values: dict[str, Any] = {}
+    for item in fields(appearance):
+        value = getattr(appearance, item.name)
+        if isinstance(value, np.ndarray):
+            arrays[item.name] = value
+        elif isinstance(value, bytes):
+            arrays[item.name] = np.frombuffer(value, np.uint8)
+        else:
+            values[item.name] = value
+    return arrays, values
+
+
+def _from_arrays(kind: type[Appearance], arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]) -> Appearance:
+    contents: dict[str, Any] = {**values, **arrays}
+    if "icc_profile" in arrays:
+        contents["icc_profile"] = arrays["icc_profile"].tobytes()
+    appearance = kind(**contents)
+    for item in fields(appearance):
+        value = getattr(appearance, item.name)
+        if isinstance(value, np.ndarray) and not (value.dtype == np.float64 and np.isfinite(value).all()):
+            raise ValueError(f"{item.name} is not finite float64")
+    if appearance.white_point.shape != (3,):
+        raise ValueError(f"white_point has shape {appearance.white_point.shape}")
+    return appearance
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,82 @@
+"""Macenko et al., "A method for normalizing histology slides for quantitative analysis", ISBI 2009.
+
+The stain vectors are the robust extremes of the angle of optical densities in the plane of their two largest
+principal components.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from restain.color.histogram import ColorHistogram
+from restain.color.spaces import apply_matrix, rgb_to_density
+from restain.errors import InputError
+from restain.methods.base import Floats, Unlearnable
+from restain.methods.stain_vectors import StainNormalizer, order_stains
+from restain.methods.statistics import weighted_covariance, weighted_percentile
+
+
+@dataclass(eq=False, kw_only=True)
+class Macenko(StainNormalizer):
+    """Stain vectors from the extreme angles, concentrations by least squares.
+
+    The defaults are the robust ones (see `StainNormalizer`). As the paper has it, with the white point assumed:
+    `Macenko(tissue="density", percentile=99, tone=False, residual="drop", darkest=0, background="none")`.
+
+    Attributes:
+        tissue: "lightness": colours below `luminosity` (the rule of StainTools); "density": colours with every
+            channel's optical density at or above `beta` (as torchstain and the Warwick toolbox have it).
+        beta: threshold of the density rule, natural log.
+        alpha: percentile of the angle taken as extreme, on both sides, 0..50.
+    """
+
+    name: ClassVar[str] = "macenko"
+
+    tissue: Literal["lightness", "density"] = "lightness"
+    beta: float = 0.15
+    alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.tissue not in ("lightness", "density"):
+            raise InputError(f"got tissue={self.tissue!r}; wanted lightness or density")
+        if not 0 <= self.alpha < 50:
+            raise InputError(f"got alpha={self.alpha}; wanted a percentile in 0..50")
+
+    def _tissue(self, histogram: ColorHistogram, white: Floats) -> ColorHistogram:
+        if self.tissue == "lightness":
+            return super()._tissue(histogram, white)
+        return histogram.where((rgb_to_density(histogram.colors, white) >= self.beta).all(axis=1))
+
+    def _find_stains(self, density: Floats, counts: Floats) -> Floats:
+        return extreme_angles(density, counts, self.alpha)
+
+
+def extreme_angles(density: Floats, counts: Floats, alpha: float) -> Floats:
+    """The two stain vectors (2, 3), unit, not negative, hematoxylin first.
+
+    Args:
+        density: (n, 3) optical densities of tissue.
+        counts: (n,).
+        alpha: percentile taken as extreme, on both sides.
+
+    Raises:
+        Unlearnable: the densities do not span a plane.
+    """
+    covariance = weighted_covariance(density, counts)
+    values, vectors = np.linalg.eigh(covariance)
+    if not values[1] > 1e-8:
+        raise Unlearnable("the tissue's optical densities lie on a line: one stain or one colour")
+    plane = vectors[:, [2, 1]].T  # the largest first
+    # The sign of an eigenvector is arbitrary; fixed so that angles lie around 0 and cannot wrap at ±π.
+    plane *= np.where(plane[:, :1] < 0, -1.0, 1.0)
+    along = apply_matrix(density, plane.T)
+    angle = np.arctan2(along[:, 1], along[:, 0])
+    low, high = weighted_percentile(angle, counts, [alpha, 100.0 - alpha])
+    extremes = [np.cos(a) * plane[0] + np.sin(a) * plane[1] for a in (low, high)]
+    # A slightly negative density is noise (no stain emits light); the nearest not negative vector replaces it.
+    first, second = (np.maximum(vector, 0.0) for vector in extremes)
+    if not (first.any() and second.any()):
+        raise Unlearnable("a stain vector has only negative densities")
+    return order_stains(first, second)

@@ -1,0 +1,41 @@
+"""Roy et al., "Modified Reinhard algorithm for color normalization of colorectal cancer histopathology images", 2021.
+
+Chroma is shifted but not stretched; lightness is stretched by a factor that cannot turn negative.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from restain.color.spaces import lab_to_rgb, rgb_to_lab
+from restain.methods.base import Appearance, Floats, Normalizer
+from restain.methods.reinhard import LabMoments, lab_moments
+
+
+@dataclass(eq=False, kw_only=True)
+class ModifiedReinhard(Normalizer):
+    """Move the chroma's mean to the reference's; stretch lightness by 1 + q about the source's own mean.
+
+    q = (σ_t − σ_s)/σ_t for L, and 0.05 where that is ≤ 0.
+
+    Attributes:
+        luminosity: 0.9, as in `Reinhard`.
+    """
+
+    name: ClassVar[str] = "reinhard_modified"
+    appearance_type: ClassVar[type[Appearance]] = LabMoments
+
+    luminosity: float | None = 0.9
+
+    def _learn(self, colors: Floats, counts: Floats) -> dict[str, Any]:
+        return lab_moments(rgb_to_lab(colors), counts)
+
+    def _restyle(self, colors: Floats, source: LabMoments, reference: LabMoments) -> Floats:
+        lab = rgb_to_lab(colors)
+        wanted = reference.deviation[0]
+        q = (wanted - source.deviation[0]) / wanted if wanted > 0 else 0.0
+        stretch = 1.0 + (q if q > 0 else 0.05)
+        lightness = source.mean[0] + (lab[:, 0] - source.mean[0]) * stretch
+        chroma = lab[:, 1:] - source.mean[1:] + reference.mean[1:]
+        return lab_to_rgb(np.column_stack([lightness, chroma]))

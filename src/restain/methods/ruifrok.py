@@ -1,0 +1,67 @@
+"""Ruifrok & Johnston, "Quantification of histochemical staining by color deconvolution", 2001, as a normalizer.
+
+The stain vectors are fixed and known; only each stain's strength is measured and matched.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from restain.color.spaces import apply_matrix
+from restain.errors import InputError
+from restain.methods.base import Floats
+from restain.methods.stain_vectors import DAB, RUIFROK_HE, WARWICK_HE, StainNormalizer, unit_rows
+
+STAIN_MATRICES: dict[str, Floats] = {
+    "he": RUIFROK_HE,
+    "he-warwick": WARWICK_HE,
+    "hdab": np.stack([RUIFROK_HE[0], DAB]),
+    "hed": np.stack([*RUIFROK_HE, DAB]),
+}
+"""Published vectors by name, hematoxylin first. With two stains, the rest is the vector at right angles to both."""
+
+
+@dataclass(eq=False, kw_only=True)
+class Ruifrok(StainNormalizer):
+    """Deconvolve with known stain vectors, C = OD·M⁻¹, match each stain's strength, rebuild with the same vectors.
+
+    Attributes:
+        stains: a name in `STAIN_MATRICES`, or two or three rows of optical density, of any length.
+    """
+
+    name: ClassVar[str] = "ruifrok"
+
+    stains: Any = "he"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.stains, np.ndarray):
+            self.stains = self.stains.tolist()
+        self.stain_matrix()
+
+    def stain_matrix(self) -> Floats:
+        """The (2, 3) or (3, 3) unit rows that the setting `stains` names."""
+        if isinstance(self.stains, str):
+            if self.stains not in STAIN_MATRICES:
+                raise InputError(f"got stains={self.stains!r}; wanted one of {', '.join(STAIN_MATRICES)}, or vectors")
+            return unit_rows(STAIN_MATRICES[self.stains])
+        rows = np.asarray(self.stains, np.float64)
+        if rows.shape not in ((2, 3), (3, 3)) or not np.isfinite(rows).all():
+            raise InputError(f"got stain vectors of shape {rows.shape}; wanted two or three rows of R, G, B densities")
+        if (np.linalg.norm(rows, axis=1) < 1e-6).any() or np.linalg.matrix_rank(rows) < len(rows):
+            raise InputError("the stain vectors are zero or not independent; they cannot be told apart")
+        return unit_rows(rows)
+
+    def _find_stains(self, density: Floats, counts: Floats) -> Floats:
+        return self.stain_matrix()
+
+    def _concentrations(self, density: Floats, matrix: Floats) -> Floats:
+        return apply_matrix(density, np.linalg.inv(_completed(matrix)))[:, : len(matrix)]
+
+
+def _completed(matrix: Floats) -> Floats:
+    """Two stains with their unit cross product as the third row; three as they are."""
+    if len(matrix) == 3:
+        return matrix
+    return np.vstack([matrix, unit_rows([np.cross(matrix[0], matrix[1])])])

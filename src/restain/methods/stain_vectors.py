@@ -1,0 +1,183 @@
+"""What the stain-vector methods share: the appearance, its checks, and how strengths are matched.
+
+Optical densities mix linearly: OD (n, 3) = C (n, k) · M (k, 3), with unit rows M[0] hematoxylin and M[1] eosin.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from restain.color.spaces import apply_matrix, density_to_rgb, rgb_to_density
+from restain.errors import InputError
+from restain.methods.base import Appearance, Floats, Normalizer, Unlearnable
+from restain.methods.statistics import weighted_percentile
+
+RUIFROK_HE: Floats = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]])
+"""Ruifrok & Johnston 2001, as scikit-image, HistomicsTK and others print them; not of unit length."""
+
+WARWICK_HE: Floats = np.array([[0.644211, 0.716556, 0.266844], [0.092789, 0.954111, 0.283111]])
+"""The other published pair, from the Warwick stain normalization toolbox; unit length."""
+
+DAB: Floats = np.array([0.27, 0.57, 0.78])
+"""Diaminobenzidine, Ruifrok & Johnston 2001."""
+
+LEAST_CONCENTRATION = 0.05
+"""A stain whose robust maximum lies below this density is absent; its strength is then not scaled."""
+
+TONE_LIMITS = (0.75, 1.5)
+"""Exponents that the tone of a stain is matched with. Scanners of one slide need 0.9 to 1.4; beyond, the two images
+differ in what they show (all lymphocytes, say), not in tone."""
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class StainAppearance(Appearance):
+    """Stain vectors and strengths.
+
+    Attributes:
+        stain_matrix: (k, 3), unit rows of optical density; hematoxylin first.
+        max_concentrations: (k,), the robust maximum (a high percentile) of each stain's concentration.
+        median_concentrations: (k,), the median over tissue.
+        angle: degrees between the first two rows.
+    """
+
+    stain_matrix: Floats
+    max_concentrations: Floats
+    median_concentrations: Floats
+    angle: float
+
+
+@dataclass(eq=False, kw_only=True)
+class StainNormalizer(Normalizer):
+    """Separate into stains, match each stain's strength, mix again with the reference's vectors.
+
+    Attributes:
+        percentile: of a stain's concentrations over tissue, taken as its robust maximum, to be matched. 95 by
+            default: at 99, where the papers have it, saturated nuclei decide (I = 0 has no definite density), and two
+            scans of one slide differed by a factor of two.
+        tone: match each stain's median as well, by a power of its concentration within `TONE_LIMITS`, because
+            scanners differ in tone curve too; False scales by the ratio of maxima alone, as the papers do.
+        residual: "keep" carries over what the stains do not explain (blood's red, pigment, pen); "drop" projects
+            every colour on the plane of the stains, as the papers do.
+        darkest: colours with a channel below this level (0..255, glass at 255) take no part in finding the stain
+            vectors: there, one level of noise turns the vector by degrees.
+        least_angle: degrees; vectors nearer than this are one stain, and the estimate falls back.
+        luminosity: 0.9: faint stain too, so that thin cytology has enough of it.
+    """
+
+    appearance_type: ClassVar[type[Appearance]] = StainAppearance
+
+    percentile: float = 95.0
+    tone: bool = True
+    residual: Literal["keep", "drop"] = "keep"
+    darkest: float = 10.0
+    least_angle: float = 5.0
+    luminosity: float | None = 0.9
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.residual not in ("keep", "drop"):
+            raise InputError(f"got residual={self.residual!r}; wanted keep or drop")
+        if not 0 < self.percentile <= 100:
+            raise InputError(f"got percentile={self.percentile}; wanted one above 0 and up to 100")
+        if not 0 <= self.darkest < 255:
+            raise InputError(f"got darkest={self.darkest}; wanted a level in 0..255")
+
+    def _find_stains(self, density: Floats, counts: Floats) -> Floats:
+        """The (2, 3) unit rows, hematoxylin first, from optical densities (n, 3) with counts (n,)."""
+        raise NotImplementedError
+
+    def _concentrations(self, density: Floats, matrix: Floats) -> Floats:
+        """How much of each stain: (n, 3) densities to (n, k); least squares unless a method knows better."""
+        return apply_matrix(density, np.linalg.pinv(matrix))
+
+    def _learn(self, colors: Floats, counts: Floats) -> dict[str, Any]:
+        density = rgb_to_density(colors)
+        sure = (colors >= self.darkest).all(axis=1)
+        if sure.sum() < 3:
+            raise Unlearnable(f"{sure.sum()} colours with every channel at {self.darkest:g} or above")
+        matrix = self._find_stains(density[sure], counts[sure])
+        check_stains(matrix, self.least_angle)
+        concentrations = self._concentrations(density, matrix)
+        medians, maxima = (
+            np.array([weighted_percentile(stain, counts, p) for stain in concentrations.T])
+            for p in (50.0, self.percentile)
+        )
+        return {
+            "stain_matrix": matrix,
+            "max_concentrations": maxima,
+            "median_concentrations": medians,
+            "angle": angle_between(matrix[0], matrix[1]),
+        }
+
+    def _default_statistics(self) -> dict[str, Any]:
+        matrix = unit_rows(RUIFROK_HE)
+        # The maxima that the implementations of Macenko's method ship; half of them, a typical median.
+        maxima = np.array([1.9705, 1.0308])
+        return {
+            "stain_matrix": matrix,
+            "max_concentrations": maxima,
+            "median_concentrations": maxima / 2,
+            "angle": angle_between(matrix[0], matrix[1]),
+        }
+
+    def _restyle(self, colors: Floats, source: StainAppearance, reference: StainAppearance) -> Floats:
+        density = rgb_to_density(colors)
+        concentrations = self._concentrations(density, source.stain_matrix)
+        matched = match_strength(concentrations, source, reference, self.tone)
+        restyled = apply_matrix(matched, reference.stain_matrix)
+        if self.residual == "keep":
+            restyled += density - apply_matrix(concentrations, source.stain_matrix)
+        return density_to_rgb(restyled)
+
+
+def unit_rows(matrix: Any) -> Floats:
+    """Rows scaled to Euclidean length 1."""
+    rows = np.asarray(matrix, np.float64)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def angle_between(first: Floats, second: Floats) -> float:
+    """Degrees between two vectors, 0..180."""
+    cosine = first @ second / (np.linalg.norm(first) * np.linalg.norm(second))
+    return float(np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0))))
+
+
+def order_stains(first: Floats, second: Floats) -> Floats:
+    """The (2, 3) unit matrix with hematoxylin, the vector with the larger red density, first."""
+    rows = unit_rows([first, second])
+    return rows if rows[0, 0] >= rows[1, 0] else rows[::-1].copy()
+
+
+def check_stains(matrix: Floats, least_angle: float) -> None:
+    """Raise `Unlearnable` unless the first two rows are finite, not negative, and `least_angle` degrees apart."""
+    if not np.isfinite(matrix).all():
+        raise Unlearnable("the stain vectors are not finite")
+    if (matrix < 0).any():
+        raise Unlearnable("a stain vector has negative densities")
+    angle = angle_between(matrix[0], matrix[1])
+    if angle < least_angle:
+        raise Unlearnable(f"the stain vectors are {angle:.1f} degrees apart, wanted {least_angle:g} or more: one stain")
+
+
+def match_strength(
+    concentrations: Floats, source: StainAppearance, reference: StainAppearance, tone: bool
+) -> Floats:
+    """Concentrations (n, k) with the reference's strengths.
+
+    A stain's robust maximum becomes the reference's. With `tone`, its median does too, as far as an exponent within
+    `TONE_LIMITS` takes it: m_t·(c/m_s)^p. Negative concentrations (noise) are scaled alone. A stain that is absent
+    from the source or the reference is left as it is, so that noise is never blown up to a stain.
+    """
+    matched = np.empty_like(concentrations)
+    for stain in range(concentrations.shape[1]):
+        maximum, wanted = source.max_concentrations[stain], reference.max_concentrations[stain]
+        if min(maximum, wanted) < LEAST_CONCENTRATION:
+            matched[:, stain] = concentrations[:, stain]
+            continue
+        exponent = 1.0
+        median, wanted_median = source.median_concentrations[stain], reference.median_concentrations[stain]
+        if tone and 0 < median < maximum and 0 < wanted_median < wanted:
+            exponent = float(np.clip(np.log(wanted / wanted_median) / np.log(maximum / median), *TONE_LIMITS))
+        share = concentrations[:, stain] / maximum
+        matched[:, stain] = wanted * np.where(share > 0, np.maximum(share, 0) ** exponent, share)
+    return matched
