@@ -139,3 +139,18 @@ def flat_blocks(
                     break
             if is_flat:
                 flat[top : top + size, left : left + size] = True
+
+
+@_kernel
+def halve(image: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+    """Average 2×2 pixels, rounding half up; `out` is (H//2, W//2, 3)."""
+    for row in range(out.shape[0]):
+        for column in range(out.shape[1]):
+            for channel in range(3):
+                total = (
+                    int(image[2 * row, 2 * column, channel])
+                    + int(image[2 * row, 2 * column + 1, channel])
+                    + int(image[2 * row + 1, 2 * column, channel])
+                    + int(image[2 * row + 1, 2 * column + 1, channel])
+                )
+                out[row, column, channel] = np.uint8((total + 2) >> 2)

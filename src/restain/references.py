@@ -1,0 +1,80 @@
+"""What names a reference or a source becomes its `ColorHistogram`: a path, a folder, several of them, a profile."""
+
+import glob
+import hashlib
+import os
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from restain.color.histogram import ColorHistogram
+from restain.errors import InputError
+from restain.profiles import load_profile, profile_names
+from restain.slides.image_reader import ImageSlide
+from restain.slides.reader import open_slide
+from restain.slides.sample import sample_slide
+
+SLIDE_PIXELS = 32_000_000
+"""A plain image above this many pixels is sampled like a slide."""
+
+
+def read_reference(reference: Any) -> ColorHistogram:
+    """Read and count the colours of a reference.
+
+    Args:
+        reference: a profile's name, a path to an image, slide, saved histogram or folder of images, a glob pattern,
+            or a list of any of these and of image arrays. A profile's name wins over a file of that name only where
+            no such file exists.
+
+    Raises:
+        SlideError: a file cannot be read. InputError: nothing is there under that name.
+    """
+    if isinstance(reference, (list, tuple)):
+        return ColorHistogram.merged(_one(item) for item in reference)
+    return _one(reference)
+
+
+def find_files(pattern: str | os.PathLike[str]) -> list[Path]:
+    """The files that a path, folder (searched through) or glob pattern names, sorted; hidden ones are left out."""
+    text = os.fspath(pattern)
+    path = Path(text)
+    if path.is_dir():
+        found: Iterable[Path] = path.rglob("*")
+        return sorted(p for p in found if p.is_file() and not _hidden(p.relative_to(path)))
+    if path.exists():
+        return [path]
+    return sorted(p for p in map(Path, glob.glob(text, recursive=True)) if p.is_file())
+
+
+def _one(reference: Any) -> ColorHistogram:
+    if not isinstance(reference, (str, os.PathLike)):
+        return reference if isinstance(reference, ColorHistogram) else ColorHistogram.from_image(reference)
+    path = Path(reference)
+    if not path.exists() and str(reference) in profile_names():
+        return load_profile(str(reference))
+    files = find_files(reference)
+    if not files:
+        names = ", ".join(profile_names())
+        raise InputError(f"{reference} names no file, folder or pattern with files, nor a profile ({names})")
+    if len(files) == 1:
+        return _file(files[0])
+    return ColorHistogram.merged(_file(file) for file in files)
+
+
+def _file(path: Path) -> ColorHistogram:
+    if path.suffix == ".safetensors":
+        return ColorHistogram.load(path)
+    with open_slide(path) as slide:
+        if isinstance(slide, ImageSlide) and slide.pixels.size <= 3 * SLIDE_PIXELS:
+            histogram = ColorHistogram.from_image(slide.pixels, mask=slide.mask)
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            facts = {"image": path.name, "sha256": digest}
+            return replace(histogram, icc_profile=slide.icc_profile, provenance=facts)
+        return sample_slide(slide)
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+

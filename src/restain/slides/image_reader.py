@@ -1,0 +1,81 @@
+"""Plain images through Pillow: PNG, JPEG, WebP, BMP, CMYK and palettes too; one level, held in memory."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from restain.color.images import RGB8, as_rgb8, opaque
+from restain.errors import RestainError, SlideError
+from restain.slides.reader import Mask, Slide
+
+LARGEST = 400_000_000
+"""Pixels; a plain image must fit in memory, and a small file that claims more is a decompression bomb."""
+
+
+def open_image(path: Path) -> Slide | None:
+    """Open with Pillow; None if it does not know the format, `SlideError` if the image is damaged or too large."""
+    try:
+        with Image.open(path) as image:
+            return ImageSlide(path, image)
+    except Image.UnidentifiedImageError:
+        return None
+    except Image.DecompressionBombError as error:
+        raise SlideError(f"Pillow: {error}") from None
+    except RestainError as error:
+        raise SlideError(str(error)) from None
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        raise SlideError(f"the image is damaged or truncated ({error})") from None
+
+
+class ImageSlide(Slide):
+    """A plain image as a slide of one level."""
+
+    def __init__(self, path: Path, image: Image.Image) -> None:
+        super().__init__(path, f"image: {image.format}")
+        if image.width * image.height > LARGEST:
+            raise SlideError(f"the image has {image.width}x{image.height} pixels; plain images may have {LARGEST:,}")
+        self.pyramidal = False
+        self.mode = image.mode
+        self.icc_profile = image.info.get("icc_profile") if image.mode in ("RGB", "RGBA") else None
+        transparent = "A" in image.getbands() or "transparency" in image.info
+        sixteen = image.mode.startswith("I;16")
+        pixels = np.asarray(image if sixteen else image.convert("RGBA" if transparent else "RGB"))
+        self.pixels: RGB8 = as_rgb8(pixels)
+        self.mask: Mask | None = opaque(pixels)
+        self.level_dimensions = ((image.width, image.height),)
+        self.level_downsamples = (1.0,)
+
+    def read_region(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> tuple[RGB8, Mask | None]:
+        (left, top), (width, height) = location, size
+        out = np.full((height, width, 3), 255, np.uint8)
+        known = np.zeros((height, width), np.bool_)
+        y0, x0 = max(top, 0), max(left, 0)
+        y1, x1 = min(top + height, self.pixels.shape[0]), min(left + width, self.pixels.shape[1])
+        if y1 > y0 and x1 > x0:
+            target = (slice(y0 - top, y1 - top), slice(x0 - left, x1 - left))
+            out[target] = self.pixels[y0:y1, x0:x1]
+            known[target] = True if self.mask is None else self.mask[y0:y1, x0:x1]
+        return out, None if known.all() else known
+
+
+def encode_image(pixels: RGB8, suffix: str, icc_profile: bytes | None) -> bytes:
+    """Encode as the format that `suffix` names (".png", ".jpg", …); JPEG at quality 95, 4:4:4.
+
+    Raises:
+        SlideError: Pillow cannot write such files.
+    """
+    name = Image.registered_extensions().get(suffix.lower())
+    if name is None or name not in Image.SAVE:
+        raise SlideError(f"cannot write {suffix or 'a file without extension'}; use .png, .jpg, .tif, …")
+    options: dict[str, object] = {"icc_profile": icc_profile} if icc_profile else {}
+    if name in ("JPEG", "WEBP"):
+        options |= {"quality": 95}
+    if name == "JPEG":
+        options |= {"subsampling": 0}
+    if name == "TIFF":
+        options |= {"compression": "tiff_deflate"}
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, name, **options)
+    return stream.getvalue()

@@ -1,0 +1,221 @@
+"""The whole story of one slide: estimate once, then decode → map → encode every tile in threads, and write."""
+
+import json
+import os
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from restain import __version__
+from restain.color.colormap import ColorMap
+from restain.color.images import RGB8
+from restain.errors import InputError, OutputError
+from restain.files import refuse_overwrite
+from restain.methods.base import Appearance, Normalizer
+from restain.slides.icc import srgb_profile
+from restain.slides.reader import Mask, Slide, open_slide
+from restain.slides.sample import sample_slide
+from restain.slides.writer import EncodedTile, PyramidSettings, encode_tile, write_pyramid
+
+Associated = Literal["drop", "keep"]
+Progress = Callable[[str, int, int], None]
+"""Called with a stage ("estimate", "normalize"), the pixels done and the pixels in all."""
+
+KEPT_PROPERTIES = ("openslide.vendor", "openslide.objective-power", "aperio.AppMag", "hamamatsu.SourceLens")
+"""What of the source's metadata travels. Names, dates, users and barcodes do not: they can identify a patient."""
+
+
+@dataclass(frozen=True)
+class SlideResult:
+    """What became of one slide or image: the paths, how it looked, how long it took, and what was warned of."""
+
+    source: Path
+    output: Path
+    appearance: Appearance
+    size: tuple[int, int]
+    seconds: float
+    warnings: tuple[str, ...]
+
+
+def normalize_slide(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    normalizer: Normalizer,
+    *,
+    appearance: Appearance | None = None,
+    max_pixels: int = 64_000_000,
+    seed: int = 0,
+    settings: PyramidSettings | None = None,
+    associated: Associated = "drop",
+    overwrite: bool = False,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> SlideResult:
+    """Normalize a slide or image of any size into a pyramidal TIFF that OpenSlide, QuPath and tifffile read.
+
+    Args:
+        source: anything `open_slide` reads; it is never changed.
+        output: the file to write, .tif or .tiff. It appears only when it is complete.
+        normalizer: a fitted normalizer.
+        appearance: the slide's, from `normalizer.estimate`; None to estimate it from a sample of the slide.
+        max_pixels: most tissue pixels to sample for the estimate.
+        seed: of the sample.
+        settings: tile size and JPEG options of the output.
+        associated: "keep" copies label and macro images (labels carry patients' names), "drop" does not.
+        overwrite: replace an existing output.
+        workers: threads; None for one a core. Pixels are the same whatever their number.
+        progress: called from this thread as work advances.
+
+    Returns:
+        The slide's appearance, size, time and warnings.
+
+    Raises:
+        SlideError: the source cannot be read. OutputError: the output exists, is the source, or cannot be written.
+    """
+    if associated not in get_args(Associated):
+        raise InputError(f"got associated={associated!r}; wanted drop or keep")
+    source, output = Path(source), Path(output)
+    check_paths(source, output, overwrite)
+    workers = workers or os.cpu_count() or 1
+    settings = settings or PyramidSettings()
+    report = progress or _silent
+    start = time.perf_counter()
+    with warnings.catch_warnings(record=True) as caught, open_slide(source) as slide:
+        warnings.simplefilter("always")
+        area = slide.dimensions[0] * slide.dimensions[1]
+        facts: Mapping[str, Any] = {}
+        if appearance is None:
+            report("estimate", 0, area)
+            histogram = sample_slide(slide, max_pixels=max_pixels, seed=seed, workers=workers)
+            facts = histogram.provenance
+            appearance = normalizer.estimate(histogram)
+        # Lazily: a slide shows some percent of all colours.
+        color_map = normalizer.color_map(appearance, lazy=True)
+        with ThreadPoolExecutor(workers) as pool:
+            write_pyramid(
+                output,
+                slide.dimensions,
+                _mapped_tiles(slide, color_map, settings, pool, workers, report),
+                settings=settings,
+                mpp=slide.mpp,
+                icc_profile=output_profile(normalizer),
+                description=_description(slide, normalizer, appearance, facts),
+                software=f"restain {__version__}",
+                associated=_associated(slide) if associated == "keep" else {},
+                run=pool.map,
+                overwrite=overwrite,
+            )
+    messages = tuple(dict.fromkeys(str(w.message) for w in caught))
+    for message in messages:
+        warnings.warn(message, caught[0].category, stacklevel=2)
+    return SlideResult(source, output, appearance, slide.dimensions, time.perf_counter() - start, messages)
+
+
+def check_paths(source: Path, output: Path, overwrite: bool) -> None:
+    """Raise `OutputError` unless `output` may be written and is not `source`."""
+    if output.exists() and source.exists() and os.path.samefile(source, output):
+        raise OutputError(f"{output} is the input itself; name another output, the input is never changed")
+    refuse_overwrite(output, overwrite)
+
+
+def output_profile(normalizer: Normalizer) -> bytes:
+    """The ICC profile of normalized pixels: the reference's, sRGB when it has none."""
+    reference = normalizer.reference_
+    return (reference.icc_profile if reference is not None else None) or srgb_profile()
+
+
+def map_known(color_map: ColorMap, pixels: RGB8, known: Mask | None) -> RGB8:
+    """Map `pixels` in place where they are known; padding stays as it is (white)."""
+    if known is None:
+        return color_map(pixels, out=pixels)
+    mapped = color_map(pixels)
+    mapped[~known] = pixels[~known]
+    return mapped
+
+
+def describe(normalizer: Normalizer, appearance: Appearance) -> dict[str, Any]:
+    """Plain facts on how something was normalized, for provenance and summaries."""
+    return {
+        "software": f"restain {__version__}",
+        "method": normalizer.name,
+        "settings": normalizer.settings(),
+        "reference": dict(normalizer.provenance_),
+        "appearance": {
+            item.name: _plain(getattr(appearance, item.name))
+            for item in fields(appearance)
+            if item.name not in ("icc_profile", "cumulative")
+        },
+    }
+
+
+def _mapped_tiles(
+    slide: Slide,
+    color_map: ColorMap,
+    settings: PyramidSettings,
+    pool: ThreadPoolExecutor,
+    workers: int,
+    report: Progress,
+) -> Iterator[EncodedTile]:
+    """Read, map and encode every tile of level 0, in reading order, a bounded number at a time."""
+    width, height = slide.dimensions
+    side = settings.tile
+
+    def job(x: int, y: int) -> EncodedTile:
+        pixels, known = slide.read_region((x, y), 0, (min(side, width - x), min(side, height - y)))
+        if known is not None and not known.any():
+            return encode_tile(None, settings)  # padding stays a missing tile
+        return encode_tile(map_known(color_map, pixels, known), settings)
+
+    positions = ((x, y) for y in range(0, height, side) for x in range(0, width, side))
+    done = 0
+    for tile in _ordered(pool, job, positions, 4 * workers):
+        yield tile
+        done += 1
+        report("normalize", min(done * side * side, width * height), width * height)
+
+
+def _ordered(
+    pool: ThreadPoolExecutor, job: Callable[..., EncodedTile], arguments: Iterable[tuple[int, int]], ahead: int
+) -> Iterator[EncodedTile]:
+    """`job` over `arguments` in threads, results in order, at most `ahead` of them waiting."""
+    waiting: deque[Future[EncodedTile]] = deque()
+    try:
+        for argument in arguments:
+            waiting.append(pool.submit(job, *argument))
+            if len(waiting) >= ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _associated(slide: Slide) -> dict[str, RGB8]:
+    return {name: read() for name, read in slide.associated_images.items() if name in ("label", "macro")}
+
+
+def _description(
+    slide: Slide, normalizer: Normalizer, appearance: Appearance, sample: Mapping[str, Any]
+) -> str:
+    kept = {key: slide.properties[key] for key in KEPT_PROPERTIES if key in slide.properties}
+    facts = describe(normalizer, appearance) | {
+        "slide": {"objective_power": slide.objective_power, "mpp": slide.mpp, **kept},
+        "sample": {key: value for key, value in sample.items() if key != "slide"},
+    }
+    return json.dumps(facts)  # ASCII, as TIFF wants it
+
+
+def _plain(value: Any) -> Any:
+    return np.round(value, 6).tolist() if isinstance(value, (np.ndarray, np.floating)) else value
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """No progress wanted."""

@@ -1,0 +1,127 @@
+"""Tiled or pyramidal TIFF that OpenSlide does not read: OME-TIFF with SubIFDs, other compressions, 16 bits, gray."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+
+from restain.color.images import RGB8, as_rgb8
+from restain.errors import SlideError
+from restain.slides.openslide_reader import written_objective_power
+from restain.slides.reader import Mask, Slide, plausible_mpp
+
+_MICROMETRES = {1: None, 2: 25_400.0, 3: 10_000.0, 4: 1_000.0, 5: 1.0}  # TIFF's ResolutionUnit
+_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def open_tiff(path: Path) -> Slide | None:
+    """Open with tifffile; None for what is not TIFF, `SlideError` for TIFF that cannot be read."""
+    with path.open("rb") as stream:
+        if stream.read(4) not in _MAGIC:
+            return None
+    try:
+        return TiffSlide(path, tifffile.TiffFile(path))
+    except SlideError:
+        raise
+    except Exception as error:  # tifffile raises many types on damaged files; each means the same here
+        raise SlideError(f"tifffile: {error}") from None
+
+
+class TiffSlide(Slide):
+    """A TIFF read tile by tile (or strip by strip) through tifffile."""
+
+    def __init__(self, path: Path, handle: tifffile.TiffFile) -> None:
+        super().__init__(path, "tiff")
+        self._handle = handle
+        self._lock = threading.Lock()
+        if not handle.series:
+            raise SlideError("the TIFF holds no image")
+        self._pages = [_page(level) for level in handle.series[0].levels]
+        first = self._pages[0]
+        for page in self._pages:
+            _check(page)
+        if not first.is_tiled and len(self._pages) == 1:
+            self.pyramidal = False
+        self.level_dimensions = tuple((page.imagewidth, page.imagelength) for page in self._pages)
+        width, height = self.level_dimensions[0]
+        self.level_downsamples = tuple((width / w + height / h) / 2 for w, h in self.level_dimensions)
+        self.icc_profile = first.iccprofile
+        description = first.description if isinstance(first.description, str) else ""
+        self.properties = {"tiff.ImageDescription": description, "tiff.Software": str(first.software)}
+        self.objective_power = written_objective_power(description)
+        self.mpp = plausible_mpp(*_resolution(first, handle), path)
+
+    def read_region(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> tuple[RGB8, Mask | None]:
+        page = self._pages[level]
+        scale = self.level_downsamples[level]
+        left, top = round(location[0] / scale), round(location[1] / scale)
+        width, height = size
+        out = np.full((height, width, 3), 255, np.uint8)
+        known = np.zeros((height, width), np.bool_)
+        tall, wide = page.chunks[0], page.chunks[1]
+        across = -(-page.imagewidth // wide)
+        for row in range(max(top, 0) // tall, -(-min(top + height, page.imagelength) // tall)):
+            for column in range(max(left, 0) // wide, -(-min(left + width, page.imagewidth) // wide)):
+                pixels = self._chunk(page, row * across + column)
+                if pixels is None:
+                    continue
+                y, x = row * tall, column * wide
+                bottom = min(y + pixels.shape[0], page.imagelength, top + height)
+                right = min(x + pixels.shape[1], page.imagewidth, left + width)
+                y0, x0 = max(y, top), max(x, left)
+                out[y0 - top : bottom - top, x0 - left : right - left] = pixels[y0 - y : bottom - y, x0 - x : right - x]
+                known[y0 - top : bottom - top, x0 - left : right - left] = True
+        return out, None if known.all() else known
+
+    def close(self) -> None:
+        self._handle.close()
+
+    def _chunk(self, page: Any, index: int) -> RGB8 | None:
+        """One tile or strip; None where the file has none."""
+        try:
+            offset, count = page.dataoffsets[index], page.databytecounts[index]
+            if count == 0:
+                return None
+            with self._lock:
+                self._handle.filehandle.seek(offset)
+                data = self._handle.filehandle.read(count)
+            decoded = page.decode(data, index, jpegtables=page.jpegtables, jpegheader=page.jpegheader)[0]
+        except Exception as error:  # codecs raise many types; each means that this tile is damaged
+            raise SlideError(f"{self.path.name} is damaged in tile {index}: {error}") from None
+        return None if decoded is None else as_rgb8(decoded[0])
+
+
+def _page(level: Any) -> Any:
+    page = level.pages[0]
+    return page.aspage() if hasattr(page, "aspage") else page
+
+
+def _check(page: Any) -> None:
+    wanted = "8 or 16 bits, gray or RGB, contiguous"
+    if page.photometric.name not in ("RGB", "YCBCR", "MINISBLACK"):
+        raise SlideError(f"the TIFF is {page.photometric.name}; wanted {wanted}")
+    if page.dtype not in (np.uint8, np.uint16) or page.planarconfig != 1 or page.samplesperpixel not in (1, 3, 4):
+        raise SlideError(
+            f"the TIFF has {page.samplesperpixel} samples of {page.dtype}, planar {page.planarconfig}; wanted {wanted}"
+        )
+    if page.imagedepth != 1:
+        raise SlideError(f"the TIFF is a volume of depth {page.imagedepth}; wanted {wanted}")
+
+
+def _resolution(page: Any, handle: tifffile.TiffFile) -> tuple[float | None, float | None]:
+    """Micrometres per pixel from OME-XML or else the resolution tags; None where unknown."""
+    if handle.is_ome and handle.ome_metadata:
+        pixels = tifffile.xml2dict(handle.ome_metadata)["OME"]["Image"]
+        pixels = (pixels[0] if isinstance(pixels, list) else pixels)["Pixels"]
+        if pixels.get("PhysicalSizeXUnit", "µm") == "µm" and "PhysicalSizeX" in pixels:
+            return float(pixels["PhysicalSizeX"]), float(pixels["PhysicalSizeY"])
+    unit = _MICROMETRES.get(int(page.tags.valueof("ResolutionUnit", default=2)))
+    x, y = (page.tags.valueof(name) for name in ("XResolution", "YResolution"))
+    # 72 and 96 dots an inch are what image programs write when nobody measured anything.
+    if unit is None or not x or not y or not x[0] or not y[0] or (unit == 25_400.0 and x[0] / x[1] in (1, 72, 96)):
+        return None, None
+    return unit * x[1] / x[0], unit * y[1] / y[0]
+
+
