@@ -18,7 +18,7 @@ help:  ## list the targets
 
 setup: .venv/.dev  ## make .venv with everything for working on restain
 
-demo: .venv/.core  ## normalize synthetic slides into demo/ (installs only the core)
+demo: .venv/.core  ## normalize a slide into demo/ (installs only the core)
 	$(BIN)/restain demo -o demo/
 
 test: .venv/.dev  ## run the tests

@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from restain.color.images import RGB8, as_rgb8, opaque
@@ -44,6 +45,8 @@ class ImageSlide(Slide):
         pixels = np.asarray(image if sixteen else image.convert("RGBA" if transparent else "RGB"))
         self.pixels: RGB8 = as_rgb8(pixels)
         self.mask: Mask | None = opaque(pixels)
+        # (H, W, 4), before transparency is composited on white; None when all of it is opaque.
+        self.rgba: NDArray[np.uint8] | None = None if self.mask is None else pixels
         self.level_dimensions = ((image.width, image.height),)
         self.level_downsamples = (1.0,)
 
@@ -60,8 +63,13 @@ class ImageSlide(Slide):
         return out, None if known.all() else known
 
 
-def encode_image(pixels: RGB8, suffix: str, icc_profile: bytes | None) -> bytes:
-    """Encode as the format that `suffix` names (".png", ".jpg", …); JPEG at quality 95, 4:4:4.
+def writes_alpha(suffix: str) -> bool:
+    """Whether images of this extension can be transparent."""
+    return suffix.lower() in (".png", ".tif", ".tiff", ".webp")
+
+
+def encode_image(pixels: NDArray[np.uint8], suffix: str, icc_profile: bytes | None) -> bytes:
+    """Encode RGB or RGBA as the format that `suffix` names (".png", ".jpg", …); JPEG at quality 95, 4:4:4.
 
     Raises:
         SlideError: Pillow cannot write such files.

@@ -9,7 +9,7 @@ import openslide
 
 from restain.color.images import RGB8, as_rgb8
 from restain.errors import SlideError
-from restain.slides.reader import Mask, Slide, plausible_mpp
+from restain.slides.reader import Mask, Slide
 
 
 def open_openslide(path: Path) -> Slide | None:
@@ -32,10 +32,9 @@ class OpenSlideSlide(Slide):
         self.level_dimensions = handle.level_dimensions
         self.level_downsamples = handle.level_downsamples
         self.properties = properties
-        self.mpp = plausible_mpp(
+        self._believe_mpp(
             _number(properties.get(openslide.PROPERTY_NAME_MPP_X)),
             _number(properties.get(openslide.PROPERTY_NAME_MPP_Y)),
-            path,
         )
         power = _number(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER))
         self.objective_power = power or written_objective_power(properties.get("tiff.ImageDescription", ""))

@@ -3,7 +3,6 @@
 import json
 import os
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -45,7 +44,7 @@ class SlideResult:
 
 
 def normalize_slide(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | Slide,
     output: str | os.PathLike[str],
     normalizer: Normalizer,
     *,
@@ -61,7 +60,7 @@ def normalize_slide(
     """Normalize a slide or image of any size into a pyramidal TIFF that OpenSlide, QuPath and tifffile read.
 
     Args:
-        source: anything `open_slide` reads; it is never changed.
+        source: a path of anything that `open_slide` reads, or what it returned; the file is never changed.
         output: the file to write, .tif or .tiff. It appears only when it is complete.
         normalizer: a fitted normalizer.
         appearance: the slide's, from `normalizer.estimate`; None to estimate it from a sample of the slide.
@@ -81,41 +80,57 @@ def normalize_slide(
     """
     if associated not in get_args(Associated):
         raise InputError(f"got associated={associated!r}; wanted drop or keep")
-    source, output = Path(source), Path(output)
-    check_paths(source, output, overwrite)
+    if not isinstance(source, Slide):
+        with open_slide(source) as slide:
+            return normalize_slide(
+                slide,
+                output,
+                normalizer,
+                appearance=appearance,
+                max_pixels=max_pixels,
+                seed=seed,
+                settings=settings,
+                associated=associated,
+                overwrite=overwrite,
+                workers=workers,
+                progress=progress,
+            )
+    output = Path(output)
+    check_paths(source.path, output, overwrite)
     workers = workers or os.cpu_count() or 1
     settings = settings or PyramidSettings()
     report = progress or _silent
     start = time.perf_counter()
-    with warnings.catch_warnings(record=True) as caught, open_slide(source) as slide:
-        warnings.simplefilter("always")
-        area = slide.dimensions[0] * slide.dimensions[1]
-        facts: Mapping[str, Any] = {}
-        if appearance is None:
-            report("estimate", 0, area)
-            histogram = sample_slide(slide, max_pixels=max_pixels, seed=seed, workers=workers)
-            facts = histogram.provenance
-            appearance = normalizer.estimate(histogram)
-        # Lazily: a slide shows some percent of all colours.
-        color_map = normalizer.color_map(appearance, lazy=True)
-        with ThreadPoolExecutor(workers) as pool:
-            write_pyramid(
-                output,
-                slide.dimensions,
-                _mapped_tiles(slide, color_map, settings, pool, workers, report),
-                settings=settings,
-                mpp=slide.mpp,
-                icc_profile=output_profile(normalizer),
-                description=_description(slide, normalizer, appearance, facts),
-                software=f"restain {__version__}",
-                associated=_associated(slide) if associated == "keep" else {},
-                run=pool.map,
-                overwrite=overwrite,
-            )
-    messages = tuple(dict.fromkeys(str(w.message) for w in caught))
-    for message in messages:
-        warnings.warn(message, caught[0].category, stacklevel=2)
-    return SlideResult(source, output, appearance, slide.dimensions, time.perf_counter() - start, messages)
+    sample: Mapping[str, Any] = {}
+    if appearance is None:
+        report("estimate", 0, 1)
+        histogram = sample_slide(source, max_pixels=max_pixels, seed=seed, workers=workers)
+        sample = histogram.provenance
+        appearance = normalizer.estimate(histogram)
+    # Lazily: a slide shows some percent of all colours.
+    color_map = normalizer.color_map(appearance, lazy=True)
+    with ThreadPoolExecutor(workers) as pool:
+        write_pyramid(
+            output,
+            source.dimensions,
+            _mapped_tiles(source, color_map, settings, pool, workers, report),
+            settings=settings,
+            mpp=source.mpp,
+            icc_profile=output_profile(normalizer),
+            description=_description(source, normalizer, appearance, sample),
+            software=f"restain {__version__}",
+            associated=_associated(source) if associated == "keep" else {},
+            run=pool.map,
+            overwrite=overwrite,
+        )
+    return SlideResult(
+        source.path, output, appearance, source.dimensions, time.perf_counter() - start, notes(source, appearance)
+    )
+
+
+def notes(slide: Slide, appearance: Appearance) -> tuple[str, ...]:
+    """What a user should know of a result: metadata that was not believed, statistics that were stood in for."""
+    return (*slide.notes, *([appearance.fallback] if appearance.fallback else []))
 
 
 def check_paths(source: Path, output: Path, overwrite: bool) -> None:

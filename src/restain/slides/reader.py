@@ -35,6 +35,7 @@ class Slide:
         icc_profile: None for sRGB.
         properties: everything else the file says, as text.
         associated_images: label, macro, thumbnail by name; each is read when asked for.
+        notes: what of the file's own claims was not believed; each was also issued as a `SlideWarning`.
     """
 
     def __init__(self, path: Path, format: str) -> None:
@@ -48,6 +49,7 @@ class Slide:
         self.icc_profile: bytes | None = None
         self.properties: Mapping[str, str] = {}
         self.associated_images: Mapping[str, Callable[[], RGB8]] = {}
+        self.notes: list[str] = []
 
     @property
     def dimensions(self) -> tuple[int, int]:
@@ -92,6 +94,17 @@ class Slide:
                 known[first:last] = _shrunk(mask[..., None].astype(np.uint8) * 255, step)[..., 0] == 255
         return out, None if known.all() else known
 
+    def _believe_mpp(self, x: float | None, y: float | None) -> None:
+        """Set `mpp` if both values are plausible; note it where something implausible was claimed."""
+        if x is None or y is None:
+            return
+        low, high = PLAUSIBLE_MPP
+        if low <= x <= high and low <= y <= high:
+            self.mpp = (x, y)
+            return
+        self.notes.append(f"{self.path.name} claims {x:g} micrometres per pixel; taken as unknown")
+        warnings.warn(self.notes[-1], SlideWarning, stacklevel=2)
+
     def close(self) -> None:
         """Release the file."""
 
@@ -131,17 +144,6 @@ def open_slide(path: str | os.PathLike[str] | Slide) -> Slide:
     if reasons:
         raise SlideError(f"{path} cannot be read: {'; '.join(dict.fromkeys(reasons))}")
     raise SlideError(f"{path} is not a slide or image of a known format (OpenSlide's formats, TIFF, PNG, JPEG, …)")
-
-
-def plausible_mpp(x: float | None, y: float | None, path: Path) -> tuple[float, float] | None:
-    """(x, y) if both are plausible; None, with a `SlideWarning` where something implausible was claimed."""
-    if x is None or y is None:
-        return None
-    low, high = PLAUSIBLE_MPP
-    if low <= x <= high and low <= y <= high:
-        return (x, y)
-    warnings.warn(f"{path.name} claims {x:g} micrometres per pixel; taken as unknown", SlideWarning, stacklevel=2)
-    return None
 
 
 def _shrunk(pixels: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:

@@ -10,7 +10,7 @@ import tifffile
 from restain.color.images import RGB8, as_rgb8
 from restain.errors import SlideError
 from restain.slides.openslide_reader import written_objective_power
-from restain.slides.reader import Mask, Slide, plausible_mpp
+from restain.slides.reader import Mask, Slide
 
 _MICROMETRES = {1: None, 2: 25_400.0, 3: 10_000.0, 4: 1_000.0, 5: 1.0}  # TIFF's ResolutionUnit
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -51,7 +51,7 @@ class TiffSlide(Slide):
         description = first.description if isinstance(first.description, str) else ""
         self.properties = {"tiff.ImageDescription": description, "tiff.Software": str(first.software)}
         self.objective_power = written_objective_power(description)
-        self.mpp = plausible_mpp(*_resolution(first, handle), path)
+        self._believe_mpp(*_resolution(first, handle))
 
     def read_region(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> tuple[RGB8, Mask | None]:
         page = self._pages[level]

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import imagecodecs
 import numpy as np
@@ -171,12 +171,45 @@ def _resolution(mpp: tuple[float, float] | None, scale: tuple[float, float]) -> 
     }
 
 
+def write_array(
+    path: Path,
+    pixels: RGB8,
+    *,
+    settings: PyramidSettings | None = None,
+    mpp: tuple[float, float] | None = None,
+    icc_profile: bytes | None = None,
+    description: str = "",
+    software: str = "restain",
+    overwrite: bool = False,
+) -> None:
+    """Write an image (H, W, 3) uint8 that is in memory as a pyramid; arguments as `write_pyramid`."""
+    settings = settings or PyramidSettings()
+    height, width = pixels.shape[:2]
+    side = settings.tile
+    tiles = (
+        encode_tile(pixels[y : y + side, x : x + side], settings)
+        for y in range(0, height, side)
+        for x in range(0, width, side)
+    )
+    write_pyramid(
+        path,
+        (width, height),
+        tiles,
+        settings=settings,
+        mpp=mpp,
+        icc_profile=icc_profile,
+        description=description,
+        software=software,
+        associated={},
+        run=map,
+        overwrite=overwrite,
+    )
+
+
 class _Levels:
     """The smaller levels while they are being built: a row of tiles each in memory, encoded tiles in the spool."""
 
-    def __init__(
-        self, sizes: list[tuple[int, int]], settings: PyramidSettings, spool: "tempfile._TemporaryFileWrapper[bytes] | BinaryIO", run: Map
-    ) -> None:
+    def __init__(self, sizes: list[tuple[int, int]], settings: PyramidSettings, spool: IO[bytes], run: Map) -> None:
         self._sizes = sizes
         self._settings = settings
         self._spool = spool

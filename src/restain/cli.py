@@ -1,0 +1,488 @@
+"""The command line: one short function a command. Nothing heavy is imported before a command needs it."""
+
+import json
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+
+from restain import __version__
+from restain.errors import InputError, OutputError, RestainError
+
+if TYPE_CHECKING:
+    from restain.methods.base import Normalizer
+    from restain.slides.batch import BatchSettings, Failure
+    from restain.slides.pipeline import SlideResult
+
+app = App(
+    name="restain",
+    help="Stained tissue in one reference appearance: tiles and whole slides.",
+    version=__version__,
+)
+
+Background = Literal["match", "keep", "white", "none"]
+
+
+@app.command
+def normalize(
+    source: str,
+    output: Path,
+    /,
+    *,
+    method: str | None = None,
+    target: str | None = None,
+    normalizer: Path | None = None,
+    background: Background | None = None,
+    estimate: Literal["image", "folder"] = "image",
+    preview: Path | None = None,
+    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
+    associated: Literal["drop", "keep"] = "drop",
+    workers: int | None = None,
+    quality: int = 90,
+    subsampling: Literal["444", "422", "420"] = "444",
+    tile_size: int = 512,
+    max_pixels: int = 64_000_000,
+    seed: int = 0,
+) -> int:
+    """Write a slide, an image, or a folder of them in the reference appearance.
+
+    Parameters
+    ----------
+    source: str
+        A slide, an image, a folder (searched through), or a pattern in quotes ("tiles/*.png").
+    output: Path
+        A file for one source (.tif for slides), a folder for several.
+    method: str
+        One of `restain methods`; macenko by default.
+    target: str
+        The reference: a profile's name, an image, a slide, a folder or a pattern; the profile "he" by default.
+    normalizer: Path
+        A normalizer saved by `restain fit`, instead of --method and --target.
+    background: str
+        What becomes of glass: the reference's white (match), unchanged (keep), 255 (white), the bare method (none).
+    estimate: str
+        For several images: how each one looks (image), or all of them together (folder).
+    preview: Path
+        Also write a before/after contact sheet.
+    json_: bool
+        Print a machine-readable summary.
+    overwrite: bool
+        Replace existing outputs.
+    associated: str
+        Label and macro images of slides: labels carry patients' names.
+    workers: int
+        Threads; one a core by default. The result does not depend on it.
+    quality: int
+        JPEG quality of slides, 1 to 100.
+    subsampling: str
+        Chroma subsampling of slides.
+    tile_size: int
+        Side of the tiles of written slides.
+    max_pixels: int
+        Most tissue pixels to sample from a slide for its estimate.
+    seed: int
+        Of that sample.
+    """
+    from restain.references import find_files
+    from restain.slides.batch import BatchSettings, normalize_file, plan_outputs
+    from restain.slides.writer import PyramidSettings
+
+    if workers is not None and workers < 1:
+        raise InputError(f"got --workers {workers}; wanted 1 or more")
+    if preview is not None:
+        _check_preview(preview, overwrite)
+    settings = BatchSettings(
+        estimate=estimate,
+        max_pixels=max_pixels,
+        seed=seed,
+        pyramid=PyramidSettings(tile_size, quality, subsampling),
+        associated=associated,
+        overwrite=overwrite,
+        workers=workers,
+    )
+    files = find_files(source)
+    if not files:
+        raise InputError(f"{source} does not exist, or no file matches it")
+    many = Path(source).is_dir() or len(files) > 1 or not Path(source).exists()
+    fitted = _fitted(method, target, normalizer, background)
+    results: list[SlideResult] = []
+    failures: list[Failure] = []
+    if many:
+        root = Path(source) if Path(source).is_dir() else Path(os.path.commonpath([f.parent for f in files]))
+        pairs = plan_outputs(_images(files, output), root, output)
+        _make_folder(output)
+        results, failures = _run_many(pairs, fitted, settings)
+    else:
+        target_path = output / plan_outputs(files, files[0].parent, Path())[0][1] if output.is_dir() else output
+        with _slide_progress() as progress:
+            results = [normalize_file(files[0], target_path, fitted, settings, progress=progress)]
+    if preview is not None and results:
+        _write_preview(preview, results, overwrite)
+    _report(fitted, results, failures, json_)
+    return 1 if failures else 0
+
+
+@app.command
+def fit(
+    reference: list[str],
+    /,
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    method: str = "macenko",
+    background: Background | None = None,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Learn a reference appearance and save it as a normalizer.
+
+    Parameters
+    ----------
+    reference: list[str]
+        Images, slides, folders, patterns, or a profile's name.
+    output: Path
+        The normalizer to write, .safetensors.
+    method: str
+        One of `restain methods`.
+    background: str
+        What becomes of glass; see `restain normalize`.
+    overwrite: bool
+        Replace an existing output.
+    """
+    from restain.files import refuse_overwrite
+
+    if output.suffix != ".safetensors":
+        raise OutputError(f"{output} should end in .safetensors, the format of saved normalizers")
+    refuse_overwrite(output, overwrite)
+    fitted = _method(method, background).fit(reference if len(reference) > 1 else reference[0])
+    fitted.save(output, overwrite=overwrite)
+    print(f"{output}: {fitted.name}, {_appearance_line(fitted)}")
+    return 0
+
+
+@app.command
+def info(path: str, /, *, json_: Annotated[bool, Parameter(name="--json", negative="")] = False) -> int:
+    """Say what a slide, image, profile, histogram or normalizer is.
+
+    Parameters
+    ----------
+    path: str
+        A file, or a profile's name.
+    json_: bool
+        Print it machine-readable.
+    """
+    from restain.describe import describe_path
+
+    facts = describe_path(path)
+    if json_:
+        print(json.dumps(facts, indent=2))
+    else:
+        width = max(map(len, facts))
+        for name, value in facts.items():
+            print(f"{name:<{width}}  {_text(value)}")
+    return 0
+
+
+@app.command
+def methods() -> int:
+    """List the methods and the shipped profiles."""
+    from restain.describe import first_sentence
+    from restain.methods import METHODS
+    from restain.profiles import load_profile, profile_names
+
+    width = max(map(len, [*METHODS, *profile_names()]))
+    for name, method in METHODS.items():
+        print(f"{name:<{width}}  {first_sentence(sys.modules[method.__module__].__doc__)}")
+    print("\nprofiles (for --target):")
+    for name in profile_names():
+        print(f"{name:<{width}}  {load_profile(name).provenance.get('title', '')}")
+    return 0
+
+
+@app.command
+def demo(
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])] = Path("demo"),
+    slide: Path | None = None,
+    offline: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Normalize a real slide where one is at hand, else a synthetic one, and write before/after pictures.
+
+    Parameters
+    ----------
+    output: Path
+        The folder to write to.
+    slide: Path
+        The slide to use. By default one in the folder that RESTAIN_DATA names, else OpenSlide's CC0 sample (2 MB,
+        downloaded and checked), else a phantom.
+    offline: bool
+        Do not try to download.
+    """
+    from restain.demo import run_demo
+
+    with _slide_progress() as progress:
+        print(run_demo(output, slide, download=not offline, progress=progress))
+    return 0
+
+
+@app.command
+def phantom(
+    output: Path,
+    /,
+    *,
+    size: str = "2048x2048",
+    lab: Literal["a", "b"] = "a",
+    white: str = "243,243,243",
+    gamma: float = 1.0,
+    blur: float = 0.0,
+    noise: float = 0.0,
+    seed: int = 0,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Write synthetic H&E tissue: an image, or a pyramidal slide (.tif).
+
+    Parameters
+    ----------
+    output: Path
+        .tif for a slide, .png or .jpg for an image.
+    size: str
+        WIDTHxHEIGHT in pixels.
+    lab: str
+        Which of two labs stained it.
+    white: str
+        The scanner's level of empty glass, R,G,B.
+    gamma: float
+        The scanner's exponent on transmittance.
+    blur: float
+        The scanner's blur, sigma in pixels.
+    noise: float
+        The scanner's noise, standard deviation in grey levels.
+    seed: int
+        Of the tissue and the noise.
+    overwrite: bool
+        Replace an existing output.
+    """
+    from restain.demo import write_phantom
+
+    write_phantom(
+        output,
+        size=_numbers(size, "x", int, "--size 2048x2048"),
+        lab=lab,
+        white=_numbers(white, ",", float, "--white 243,243,243"),
+        gamma=gamma,
+        blur=blur,
+        noise=noise,
+        seed=seed,
+        overwrite=overwrite,
+    )
+    print(f"{output}: synthetic tissue, {size}, lab {lab}, seed {seed}")
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command and exit: 0 done, 1 some files failed, 2 what was asked for cannot be done."""
+    warnings.showwarning = _show_warning
+    try:
+        code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        _fail(" ".join(str(error).split()))
+    except RestainError as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "))
+    except ValueError as error:
+        _fail(str(error))
+    except MemoryError:
+        _fail("out of memory; use fewer --workers or a smaller --max-pixels")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str) -> None:
+    print(f"restain: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"restain: note: {message}", file=sys.stderr)
+
+
+def _method(name: str, background: Background | None) -> "Normalizer":
+    from restain.methods import METHODS
+
+    if name not in METHODS:
+        raise InputError(f"there is no method {name!r}; there are {', '.join(METHODS)}")
+    return METHODS[name](**({} if background is None else {"background": background}))
+
+
+def _fitted(
+    method: str | None, target: str | None, saved: Path | None, background: Background | None
+) -> "Normalizer":
+    from restain.methods.base import load
+
+    if saved is None:
+        return _method(method or "macenko", background).fit(target or "he")
+    if method is not None or target is not None:
+        raise InputError("--normalizer already holds a method and its reference; leave out --method and --target")
+    fitted = load(saved)
+    if background is not None and background != fitted.background:
+        if "none" in (background, fitted.background):
+            raise InputError("background 'none' changes what is learned; use restain fit with --background none")
+        fitted.background = background
+    return fitted
+
+
+def _images(files: list[Path], output: Path) -> list[Path]:
+    """The files that look like images or slides, without what lies in the output folder itself."""
+    from restain.slides.batch import is_image
+
+    inside = output.resolve()
+    images = [f for f in files if is_image(f) and not f.resolve().is_relative_to(inside)]
+    if not images:
+        raise InputError(f"none of {len(files)} files has the extension of an image or slide, outside {output}")
+    return images
+
+
+def _make_folder(output: Path) -> None:
+    if output.exists() and not output.is_dir():
+        raise OutputError(f"{output} is a file; several inputs need a folder as output")
+    output.mkdir(parents=True, exist_ok=True)
+
+
+def _run_many(
+    pairs: list[tuple[Path, Path]], fitted: "Normalizer", settings: "BatchSettings"
+) -> "tuple[list[SlideResult], list[Failure]]":
+    from restain.slides.batch import Failure, normalize_files
+
+    results, failures = [], []
+    with _file_progress(len(pairs)) as progress:
+        for item in normalize_files(pairs, fitted, settings, progress=progress):
+            if isinstance(item, Failure):
+                failures.append(item)
+            else:
+                results.append(item)
+    return results, failures
+
+
+def _check_preview(preview: Path, overwrite: bool) -> None:
+    from restain.files import refuse_overwrite
+
+    if preview.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise OutputError(f"{preview} should end in .png or .jpg")
+    refuse_overwrite(preview, overwrite)
+
+
+def _write_preview(preview: Path, results: "list[SlideResult]", overwrite: bool) -> None:
+    from restain.files import write_atomically
+    from restain.slides.preview import contact_sheet, encode_sheet
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # already told
+        data = encode_sheet(contact_sheet([(r.source, r.output) for r in results]), preview.suffix)
+    write_atomically(preview, lambda stream: stream.write(data), overwrite=overwrite)
+
+
+def _report(fitted: "Normalizer", results: "list[SlideResult]", failures: "list[Failure]", as_json: bool) -> None:
+    for failure in failures:
+        print(f"restain: {failure.source}: {failure.error}", file=sys.stderr)
+    if as_json:
+        print(json.dumps(_summary(fitted, results, failures), indent=2))
+        return
+    notes = [(r.source, message) for r in results for message in r.warnings]
+    for source, message in notes[:10] if len(results) > 1 else []:
+        print(f"restain: note: {source}: {message}", file=sys.stderr)
+    if len(notes) > 10:
+        print(f"restain: note: {len(notes) - 10} more notes; --json has them all", file=sys.stderr)
+    if len(results) == 1:
+        result = results[0]
+        width, height = result.size
+        rate = width * height / 1e6 / max(result.seconds, 1e-9)
+        print(f"{result.output}: {width}x{height}, {fitted.name}, {result.seconds:.1f} s, {rate:.1f} Mpx/s")
+    else:
+        print(f"{len(results)} files normalized by {fitted.name}" + (f", {len(failures)} failed" if failures else ""))
+
+
+def _summary(fitted: "Normalizer", results: "list[SlideResult]", failures: "list[Failure]") -> dict[str, Any]:
+    from restain.slides.pipeline import describe
+
+    return {
+        "software": f"restain {__version__}",
+        "method": fitted.name,
+        "settings": fitted.settings(),
+        "reference": dict(fitted.provenance_),
+        "results": [
+            {
+                "source": str(r.source),
+                "output": str(r.output),
+                "size": list(r.size),
+                "seconds": round(r.seconds, 3),
+                "appearance": describe(fitted, r.appearance)["appearance"],
+                "warnings": list(r.warnings),
+            }
+            for r in results
+        ],
+        "failed": [{"source": str(f.source), "error": f.error} for f in failures],
+    }
+
+
+def _appearance_line(fitted: "Normalizer") -> str:
+    reference = fitted.reference_
+    assert reference is not None
+    white = ", ".join(f"{level:.1f}" for level in reference.white_point)
+    return f"white point {white} ({reference.white_origin}), {reference.tissue_pixels:,.0f} tissue pixels"
+
+
+def _numbers(text: str, separator: str, kind: type, example: str) -> Any:
+    try:
+        return tuple(kind(part) for part in text.lower().split(separator))
+    except ValueError:
+        raise InputError(f"got {text!r}; wanted numbers as in {example}") from None
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+@contextmanager
+def _slide_progress() -> Iterator[Any]:
+    """A progress bar for one slide on stderr, where that is a terminal: megapixels a second and time left."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn()]
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("estimate", total=None, rate="")
+
+        def progress(stage: str, done: int, total: int) -> None:
+            speed = bar.tasks[0].speed
+            rate = f"{speed / 1e6:.0f} Mpx/s" if speed else ""
+            bar.update(task, description=stage, total=total if done else None, completed=done, rate=rate)
+
+        yield progress
+
+
+@contextmanager
+def _file_progress(total: int) -> Iterator[Any]:
+    """A progress bar for many files on stderr, where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = [BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn()]
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda done, _, path: bar.update(task, completed=done, description=path.name)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+"""Images and slides, one or many: what `restain normalize` does. One bad file is reported, the rest completes."""
+
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from restain.color.histogram import ColorHistogram
+from restain.errors import InputError, OutputError, RestainError
+from restain.files import write_atomically
+from restain.methods.base import Appearance, Normalizer
+from restain.slides.image_reader import ImageSlide, encode_image, writes_alpha
+from restain.slides.pipeline import (
+    Associated,
+    Progress,
+    SlideResult,
+    check_paths,
+    map_known,
+    normalize_slide,
+    notes,
+    output_profile,
+)
+from restain.slides.reader import Slide, open_slide
+from restain.slides.writer import PyramidSettings
+
+Estimate = Literal["image", "folder"]
+
+IMAGE_SUFFIXES = frozenset(".png .jpg .jpeg .tif .tiff .bmp .webp .ppm .jp2".split())
+SLIDE_SUFFIXES = frozenset(".svs .ndpi .scn .mrxs .bif .vms .vmu .svslide .dcm .czi".split())
+PYRAMID_SUFFIXES = frozenset([".tif", ".tiff"])
+WRITTEN_SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"])
+
+SLIDE_PIXELS = 32_000_000
+"""A plain image above this many pixels is written as a pyramid where the output is a TIFF."""
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """How many files are normalized; the fields are the options of `normalize_slide` and `estimate`."""
+
+    estimate: Estimate = "image"
+    max_pixels: int = 64_000_000
+    seed: int = 0
+    pyramid: PyramidSettings = field(default_factory=PyramidSettings)
+    associated: Associated = "drop"
+    overwrite: bool = False
+    workers: int | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A file that could not be normalized, and why, in one line."""
+
+    source: Path
+    error: str
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file's extension is one of an image or slide."""
+    return path.suffix.lower() in IMAGE_SUFFIXES | SLIDE_SUFFIXES
+
+
+def plan_outputs(sources: Iterable[Path], root: Path, folder: Path) -> list[tuple[Path, Path]]:
+    """Pair each source below `root` with its output below `folder`: same name; slides become .tif.
+
+    Raises:
+        OutputError: two sources would be written to one output.
+    """
+    pairs: dict[Path, Path] = {}
+    for source in sources:
+        relative = source.relative_to(root) if source.is_relative_to(root) else Path(source.name)
+        suffix = source.suffix if source.suffix.lower() in WRITTEN_SUFFIXES else None
+        if suffix is None:
+            suffix = ".png" if source.suffix.lower() in IMAGE_SUFFIXES else ".tif"
+        output = folder / relative.with_suffix(suffix)
+        if output in pairs:
+            raise OutputError(f"{pairs[output]} and {source} would both be written to {output}; rename one of them")
+        pairs[output] = source
+    return [(source, output) for output, source in pairs.items()]
+
+
+def normalize_file(
+    source: Path,
+    output: Path,
+    normalizer: Normalizer,
+    settings: BatchSettings,
+    *,
+    appearance: Appearance | None = None,
+    progress: Progress | None = None,
+) -> SlideResult:
+    """Normalize one image or slide to `output`, in the format that its extension names.
+
+    Slides, and plain images of more than 32 megapixels, are written as pyramids and need a .tif output.
+
+    Raises:
+        SlideError, OutputError: as `normalize_slide`; also for a slide that is to be written as a plain image.
+    """
+    check_paths(source, output, settings.overwrite)
+    with open_slide(source) as slide:
+        if not slide.pyramidal and slide.dimensions[0] * slide.dimensions[1] <= SLIDE_PIXELS:
+            return _normalize_image(slide, output, normalizer, settings, appearance)
+        if output.suffix.lower() not in PYRAMID_SUFFIXES:
+            raise OutputError(f"{source} is a slide and is written as a pyramid; name an output that ends in .tif")
+        return normalize_slide(
+            slide,
+            output,
+            normalizer,
+            appearance=appearance,
+            max_pixels=settings.max_pixels,
+            seed=settings.seed,
+            settings=settings.pyramid,
+            associated=settings.associated,
+            overwrite=settings.overwrite,
+            workers=settings.workers,
+            progress=progress,
+        )
+
+
+def normalize_files(
+    pairs: list[tuple[Path, Path]],
+    normalizer: Normalizer,
+    settings: BatchSettings,
+    *,
+    progress: Callable[[int, int, Path], None] | None = None,
+) -> Iterator[SlideResult | Failure]:
+    """Normalize many files, in order; a file that fails gives a `Failure`, and the rest goes on.
+
+    With `settings.estimate` "folder" one appearance is estimated from all of them together.
+    """
+    appearance = None
+    failed: dict[Path, Failure] = {}
+    if settings.estimate == "folder":
+        appearance, failed = _estimate_together([source for source, _ in pairs], normalizer, settings)
+    workers = settings.workers or os.cpu_count() or 1
+
+    def job(pair: tuple[Path, Path]) -> SlideResult | Failure:
+        source, output = pair
+        if source in failed:
+            return failed[source]
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            return normalize_file(source, output, normalizer, settings, appearance=appearance)
+        except (RestainError, OSError, MemoryError) as error:
+            return Failure(source, str(error) or type(error).__name__)
+
+    # `warnings.catch_warnings` is not thread-safe, so warnings are collected around all of it, not per thread.
+    with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
+        warnings.simplefilter("ignore")  # each result says its own
+        for done, result in enumerate(pool.map(job, pairs), start=1):
+            if progress is not None:
+                progress(done, len(pairs), result.source)
+            yield result
+
+
+def _normalize_image(
+    slide: Slide, output: Path, normalizer: Normalizer, settings: BatchSettings, appearance: Appearance | None
+) -> SlideResult:
+    start = time.perf_counter()
+    width, height = slide.dimensions
+    pixels, known = slide.read_region((0, 0), 0, (width, height))
+    if appearance is None:
+        histogram = ColorHistogram.from_image(pixels, mask=known)
+        appearance = normalizer.estimate(histogram)
+    color_map = normalizer.color_map(appearance, lazy=True)
+    if isinstance(slide, ImageSlide) and slide.rgba is not None and writes_alpha(output.suffix):
+        colors = color_map(np.ascontiguousarray(slide.rgba[..., :3]))
+        result: NDArray[np.uint8] = np.dstack([colors, slide.rgba[..., 3]])
+    else:
+        result = map_known(color_map, pixels, known)
+    data = encode_image(result, output.suffix, output_profile(normalizer))
+    write_atomically(output, lambda stream: stream.write(data), overwrite=settings.overwrite)
+    seconds = time.perf_counter() - start
+    return SlideResult(slide.path, output, appearance, (width, height), seconds, notes(slide, appearance))
+
+
+def _estimate_together(
+    sources: list[Path], normalizer: Normalizer, settings: BatchSettings
+) -> tuple[Appearance, dict[Path, Failure]]:
+    """One appearance for all files; those that cannot be read are told apart and left out."""
+    from restain.slides.sample import sample_slide
+
+    failed: dict[Path, Failure] = {}
+    parts: list[ColorHistogram] = []
+    share = max(settings.max_pixels // max(len(sources), 1), 1)
+    for source in sources:
+        try:
+            with open_slide(source) as slide:
+                if isinstance(slide, ImageSlide):
+                    parts.append(ColorHistogram.from_image(slide.pixels, mask=slide.mask))
+                else:
+                    parts.append(sample_slide(slide, max_pixels=share, seed=settings.seed, workers=settings.workers))
+        except (RestainError, OSError, MemoryError) as error:
+            failed[source] = Failure(source, str(error))
+    if not parts:
+        raise InputError("none of the files could be read; the first: " + next(iter(failed.values())).error)
+    return normalizer.estimate(ColorHistogram.merged(parts)), failed
