@@ -25,6 +25,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 
 myst_heading_anchors = 3
+smartquotes_action = "qe"  # quotes and ellipses; dashes would spoil --options
 
 # Examples in docstrings are run by pytest, in their module's own names; here only those of the pages are, which are
 # marked as `{doctest}`. They run in an empty folder of their own, which goes away with them.

@@ -25,6 +25,10 @@ DAB: Floats = np.array([0.27, 0.57, 0.78])
 LEAST_CONCENTRATION = 0.05
 """A stain whose robust maximum lies below this density is absent; its strength is then not scaled."""
 
+LARGEST_RATIO = 3.0
+"""A stain is made at most three times as strong or as weak: labs differ by up to two; beyond, the vectors do not fit
+the tissue, and noise would be blown up to colour."""
+
 TONE_LIMITS = (0.75, 1.5)
 """Exponents that the tone of a stain is matched with. Scanners of one slide need 0.9 to 1.4; beyond, the two images
 differ in what they show (all lymphocytes, say), not in tone."""
@@ -165,7 +169,7 @@ def match_strength(
     """Concentrations (n, k) with the reference's strengths.
 
     A stain's robust maximum becomes the reference's. With `tone`, its median does too, as far as an exponent within
-    `TONE_LIMITS` takes it: m_t·(c/m_s)^p. Negative concentrations (noise) are scaled alone. A stain that is absent
+    `TONE_LIMITS` takes it: m_t·(c/m_s)^p. The ratio of maxima is held within `LARGEST_RATIO`. Negative concentrations (noise) are scaled alone. A stain that is absent
     from the source or the reference is left as it is, so that noise is never blown up to a stain.
     """
     matched = np.empty_like(concentrations)
@@ -174,6 +178,7 @@ def match_strength(
         if min(maximum, wanted) < LEAST_CONCENTRATION:
             matched[:, stain] = concentrations[:, stain]
             continue
+        wanted = float(np.clip(wanted, maximum / LARGEST_RATIO, maximum * LARGEST_RATIO))
         exponent = 1.0
         median, wanted_median = source.median_concentrations[stain], reference.median_concentrations[stain]
         if tone and 0 < median < maximum and 0 < wanted_median < wanted:
