@@ -6,7 +6,10 @@ All contenders of a table are timed in turn, round by round; a ratio is the medi
 a round. The image is a real slide, because a table's speed depends on how often colours come back.
 """
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
 
 import numpy as np
 from common import CORES, Image, Timings, he_reference, he_slide, interleaved, print_goal, print_header, print_table
@@ -14,7 +17,7 @@ from common import CORES, Image, Timings, he_reference, he_slide, interleaved, p
 import restain
 
 SIDE = 4096
-ROUNDS = 9
+ROUNDS = 7
 
 
 def main() -> None:
@@ -114,28 +117,26 @@ def convolve(color_map: restain.ColorMap, crop: Image) -> None:
 def tabulate(slide: Image, reference: Image) -> None:
     """What it costs to have a table: all colours, or lazily those of a tile, the tile's mapping included."""
     small, large = centre(slide, 256), centre(slide, 2048)
-    rows = []
+    jobs: dict[str, Callable[[], Any]] = {}
     for method in (restain.Macenko, restain.Reinhard):
         normalizer = method().fit(reference)
-        appearance = normalizer.estimate(slide)
-
-        def lazily(tile: Image) -> Image:
-            return normalizer.color_map(appearance, lazy=True)(tile)  # noqa: B023 (called within the iteration)
-
-        times = interleaved(
-            {
-                "full": lambda: normalizer.color_map(appearance),  # noqa: B023
-                "one": lambda: normalizer.color_map(appearance, workers=1),  # noqa: B023
-                "small": lambda: lazily(small),  # noqa: B023
-                "large": lambda: lazily(large),  # noqa: B023
-            },
-            3,
-            warm_up=False,
-        )
-        rows.append([method.__name__, *(f"{times.median(n):.3f} s" for n in ("full", "one", "small", "large"))])
+        maker = partial(normalizer.color_map, normalizer.estimate(slide))
+        jobs[f"{method.__name__} full"] = maker
+        jobs[f"{method.__name__} full, 1 thread"] = partial(maker, workers=1)
+        jobs[f"{method.__name__} small"] = lambda maker=maker: maker(lazy=True)(small)
+        jobs[f"{method.__name__} large"] = lambda maker=maker: maker(lazy=True)(large)
+    times = interleaved(jobs, 3, warm_up=False)
+    columns = {
+        "full": f"full, {CORES} threads",
+        "full, 1 thread": "full, 1 thread",
+        "small": f"lazily, {small.shape[1]}x{small.shape[0]}",
+        "large": f"lazily, {large.shape[1]}x{large.shape[0]}",
+    }
     print(f"To evaluate colours: all 16.7 million, or those of a tile ({distinct(small):,} and {distinct(large):,})")
-    small_name, large_name = (f"lazily, {tile.shape[1]}x{tile.shape[0]}" for tile in (small, large))
-    print_table(["method", f"full, {CORES} threads", "full, 1 thread", small_name, large_name], rows)
+    print_table(
+        ["method", *columns.values()],
+        [[m, *(f"{times.median(f'{m} {column}'):.3f} s" for column in columns)] for m in ("Macenko", "Reinhard")],
+    )
 
 
 def print_speeds(times: Timings, megapixels: float, base: str) -> None:

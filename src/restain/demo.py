@@ -59,9 +59,12 @@ def write_phantom(
     """Write synthetic tissue of (width, height) pixels as a pyramidal slide (.tif) or an image."""
     if len(size) != 2 or len(white) != 3:
         raise InputError(f"got size {size} and white {white}; wanted WIDTHxHEIGHT and R,G,B")
-    scanner = Scanner(white=(white[0], white[1], white[2]), gamma=gamma, blur=blur, noise=noise)
     stains = STAINS_A if lab == "a" else STAINS_B
-    image = make_phantom(size[1], size[0], seed=seed, stain_matrix=stains, scanner=scanner).image
+    try:
+        scanner = Scanner(white=(white[0], white[1], white[2]), gamma=gamma, blur=blur, noise=noise)
+        image = make_phantom(size[1], size[0], seed=seed, stain_matrix=stains, scanner=scanner).image
+    except ValueError as error:
+        raise InputError(str(error)) from None
     if output.suffix.lower() in (".tif", ".tiff"):
         write_array(output, image, mpp=(PHANTOM_MPP, PHANTOM_MPP), overwrite=overwrite)
     else:

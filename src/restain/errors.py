@@ -1,16 +1,16 @@
 """Every error and warning that restain raises on purpose.
 
-    RestainError
-    ├── InputError          an image, array or argument is not what was wanted (also a ValueError)
-    ├── FitError            a reference holds too little to learn from
-    ├── NotFittedError      a normalizer was used before `fit`
-    ├── SlideError          a slide or image file cannot be opened or read (also an OSError)
-    ├── OutputError         an output may not or cannot be written (also an OSError)
-    └── FormatError         a saved normalizer, profile or histogram is damaged or of another kind (also a ValueError)
+RestainError
+├── InputError          an image, array or argument is not what was wanted (also a ValueError)
+├── FitError            a reference holds too little to learn from
+├── NotFittedError      a normalizer was used before `fit`
+├── SlideError          a slide or image file cannot be opened or read (also an OSError)
+├── OutputError         an output may not or cannot be written (also an OSError)
+└── FormatError         a saved normalizer, profile or histogram is damaged or of another kind (also a ValueError)
 
-    RestainWarning (a UserWarning)
-    ├── EstimateWarning     an appearance could not be measured; what was used instead is named
-    └── SlideWarning        a slide's own metadata is implausible and was ignored
+RestainWarning (a UserWarning)
+├── EstimateWarning     an appearance could not be measured; what was used instead is named
+└── SlideWarning        a slide's own metadata is implausible and was ignored
 """
 
 

@@ -76,5 +76,3 @@ def _file(path: Path) -> ColorHistogram:
 
 def _hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
-
-

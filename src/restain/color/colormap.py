@@ -44,9 +44,7 @@ class ColorMap:
         self._lock = threading.Lock()
 
     @classmethod
-    def from_function(
-        cls, function: ColorFunction, *, lazy: bool = False, workers: int | None = None
-    ) -> "ColorMap":
+    def from_function(cls, function: ColorFunction, *, lazy: bool = False, workers: int | None = None) -> "ColorMap":
         """Tabulate a vectorised function of colours, rounding to nearest once, at the end.
 
         Args:

@@ -70,7 +70,8 @@ def glass_weight(colors: NDArray[np.float64], white: ArrayLike) -> NDArray[np.fl
     density = -np.log((colors + 1.0) / (np.asarray(white, np.float64) + 1.0)).min(axis=-1)
     low, high = GLASS_DENSITY
     tissue = np.clip((density - low) / (high - low), 0.0, 1.0)
-    return 1.0 - tissue * tissue * (3.0 - 2.0 * tissue)
+    weight: NDArray[np.float64] = 1.0 - tissue * tissue * (3.0 - 2.0 * tissue)
+    return weight
 
 
 def _plausible(level: NDArray[np.float64], share: float) -> bool:

@@ -123,15 +123,15 @@ class ColorHistogram:
     def __add__(self, other: "ColorHistogram") -> "ColorHistogram":
         if not isinstance(other, ColorHistogram):
             return NotImplemented
-        merged = self._summed(
-            np.concatenate([self.codes, other.codes]), np.concatenate([self.counts, other.counts])
-        )
+        merged = self._summed(np.concatenate([self.codes, other.codes]), np.concatenate([self.counts, other.counts]))
         flat = self.flat if other.flat is None else other.flat if self.flat is None else self.flat + other.flat
         # Pixels of two colour spaces do not share a profile; then none is claimed.
         icc = self.icc_profile if self.icc_profile == other.icc_profile else None
-        provenance = self.provenance if self.provenance == other.provenance else {
-            "merged": [*_parts(self.provenance), *_parts(other.provenance)]
-        }
+        provenance = (
+            self.provenance
+            if self.provenance == other.provenance
+            else {"merged": [*_parts(self.provenance), *_parts(other.provenance)]}
+        )
         return replace(merged, flat=flat, icc_profile=icc, provenance=provenance)
 
     def __mul__(self, weight: float) -> "ColorHistogram":
@@ -165,7 +165,7 @@ class ColorHistogram:
         colors = self.colors
         bins = pack(colors >> np.uint8(8 - bits))
         _, group = np.unique(bins, return_inverse=True)
-        weight = np.bincount(group, self.counts)
+        weight = np.bincount(group, self.counts).astype(np.float64)
         means = [np.bincount(group, self.counts * colors[:, channel]) / weight for channel in range(3)]
         coarse = self._summed(pack(np.rint(np.stack(means, axis=1)).astype(np.uint8)), weight)
         flat = None if self.flat is None else self.flat.binned(bits)

@@ -37,13 +37,14 @@ _CACHE = _cache_folder()
 def _kernel(function: Callable[..., Any]) -> Any:
     # Numba chooses the cache folder when it decorates; the setting is put back so that other users of Numba in
     # this process keep theirs.
-    before = numba.config.CACHE_DIR
+    config: Any = numba.config
+    before = config.CACHE_DIR
     if _CACHE is not None:
-        numba.config.CACHE_DIR = _CACHE
+        config.CACHE_DIR = _CACHE
     try:
         return numba.njit(nogil=True, cache=_CACHE is not None)(function)
     finally:
-        numba.config.CACHE_DIR = before
+        config.CACHE_DIR = before
 
 
 @_kernel
@@ -62,7 +63,7 @@ def apply_table(table: NDArray[np.uint32], image: NDArray[np.uint8], out: NDArra
             out[row, column, 0] = np.uint8((value >> np.uint32(16)) & np.uint32(255))
             out[row, column, 1] = np.uint8((value >> np.uint32(8)) & np.uint32(255))
             out[row, column, 2] = np.uint8(value & np.uint32(255))
-    return ready != 0
+    return bool(ready != 0)
 
 
 @_kernel

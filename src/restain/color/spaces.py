@@ -16,12 +16,12 @@ Floats = NDArray[np.float64]
 XYZ_FROM_RGB: Floats = np.array(
     [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]]
 )
-RGB_FROM_XYZ: Floats = np.linalg.inv(XYZ_FROM_RGB)
+RGB_FROM_XYZ: Floats = np.linalg.inv(XYZ_FROM_RGB).astype(np.float64)
 D65: Floats = np.array([0.95047, 1.0, 1.08883])
 
 # Ruderman, Cronin & Chiao 1998, as Reinhard et al. 2001 print them.
 LMS_FROM_RGB: Floats = np.array([[0.3811, 0.5783, 0.0402], [0.1967, 0.7244, 0.0782], [0.0241, 0.1288, 0.8444]])
-RGB_FROM_LMS: Floats = np.linalg.inv(LMS_FROM_RGB)
+RGB_FROM_LMS: Floats = np.linalg.inv(LMS_FROM_RGB).astype(np.float64)
 LALPHABETA_FROM_LOGLMS: Floats = np.array(
     [[1, 1, 1] / np.sqrt(3), [1, 1, -2] / np.sqrt(6), [1, -1, 0] / np.sqrt(2)]  # orthonormal rows
 )

@@ -236,7 +236,9 @@ class Normalizer:
         else:
             defaults = self._default_statistics()
             if defaults is None:
-                raise NotFittedError(f"{reason}, and {self.name} is not fitted, so nothing can stand in; call fit first")
+                raise NotFittedError(
+                    f"{reason}, and {self.name} is not fitted, so nothing can stand in; call fit first"
+                )
             stand_in = self.appearance_type(white.level, white.origin, 0.0, **defaults)
             whose = "published statistics"
         message = f"{reason}; {whose} stand in"

@@ -47,7 +47,8 @@ class Macenko(StainNormalizer):
     def _tissue(self, histogram: ColorHistogram, white: Floats) -> ColorHistogram:
         if self.tissue == "lightness":
             return super()._tissue(histogram, white)
-        return histogram.where((rgb_to_density(histogram.colors, white) >= self.beta).all(axis=1))
+        stained = np.all(rgb_to_density(histogram.colors, white) >= self.beta, axis=1)
+        return histogram.where(stained)
 
     def _find_stains(self, density: Floats, counts: Floats) -> Floats:
         return extreme_angles(density, counts, self.alpha)

@@ -33,6 +33,7 @@ TONE_LIMITS = (0.75, 1.5)
 """Exponents that the tone of a stain is matched with. Scanners of one slide need 0.9 to 1.4; beyond, the two images
 differ in what they show (all lymphocytes, say), not in tone."""
 
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class StainAppearance(Appearance):
     """Stain vectors and strengths.
@@ -137,7 +138,8 @@ class StainNormalizer(Normalizer):
 def unit_rows(matrix: Any) -> Floats:
     """Rows scaled to Euclidean length 1."""
     rows = np.asarray(matrix, np.float64)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    unit: Floats = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return unit
 
 
 def angle_between(first: Floats, second: Floats) -> float:
@@ -163,14 +165,13 @@ def check_stains(matrix: Floats, least_angle: float) -> None:
         raise Unlearnable(f"the stain vectors are {angle:.1f} degrees apart, wanted {least_angle:g} or more: one stain")
 
 
-def match_strength(
-    concentrations: Floats, source: StainAppearance, reference: StainAppearance, tone: bool
-) -> Floats:
+def match_strength(concentrations: Floats, source: StainAppearance, reference: StainAppearance, tone: bool) -> Floats:
     """Concentrations (n, k) with the reference's strengths.
 
-    A stain's robust maximum becomes the reference's. With `tone`, its median does too, as far as an exponent within
-    `TONE_LIMITS` takes it: m_t·(c/m_s)^p. The ratio of maxima is held within `LARGEST_RATIO`. Negative concentrations (noise) are scaled alone. A stain that is absent
-    from the source or the reference is left as it is, so that noise is never blown up to a stain.
+    A stain's robust maximum becomes the reference's, as far as `LARGEST_RATIO` lets it. With `tone`, its median does
+    too, as far as an exponent within `TONE_LIMITS` takes it: m_t·(c/m_s)^p. Negative concentrations (noise) are
+    scaled alone. A stain that is absent from the source or the reference is left as it is, so that noise is never
+    blown up to a stain.
     """
     matched = np.empty_like(concentrations)
     for stain in range(concentrations.shape[1]):

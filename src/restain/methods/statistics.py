@@ -17,17 +17,20 @@ def weighted_percentile(values: Floats, counts: Floats, percentiles: ArrayLike) 
     last = len(ordered) - 1
     share = np.asarray(percentiles, np.float64) / 100.0
     if (counts != np.floor(counts)).any():
-        return ordered[np.minimum(np.searchsorted(cumulative, share * cumulative[-1]), last)]
+        reached: Floats = ordered[np.minimum(np.searchsorted(cumulative, share * cumulative[-1]), last)]
+        return reached
     position = share * (cumulative[-1] - 1.0)
     lower = np.floor(position)
     low = ordered[np.minimum(np.searchsorted(cumulative, lower, side="right"), last)]
     high = ordered[np.minimum(np.searchsorted(cumulative, lower + 1.0, side="right"), last)]
-    return low + (high - low) * (position - lower)
+    between: Floats = low + (high - low) * (position - lower)
+    return between
 
 
 def weighted_mean(values: Floats, counts: Floats) -> Floats:
     """Mean of rows (n, k) with counts (n,): (k,)."""
-    return (values * counts[:, None]).sum(axis=0) / counts.sum()
+    mean: Floats = (values * counts[:, None]).sum(axis=0) / counts.sum()
+    return mean
 
 
 def weighted_covariance(values: Floats, counts: Floats) -> Floats:

@@ -73,7 +73,8 @@ def lasso(density: Floats, matrix: Floats, sparsity: float) -> Floats:
     # At its own optimum an edge lowers the objective by ½·G·c².
     first_is_better = gram[0, 0] * first**2 >= gram[1, 1] * second**2
     edge = np.column_stack([np.where(first_is_better, first, 0.0), np.where(first_is_better, 0.0, second)])
-    return np.where((both >= 0.0).all(axis=1)[:, None], both, edge)
+    inside = (both >= 0.0).all(axis=1, keepdims=True)
+    return np.where(inside, both, edge)
 
 
 def sparse_stains(density: Floats, counts: Floats, start: Floats, sparsity: float, iterations: int) -> Floats:
@@ -111,6 +112,6 @@ def _binned(density: Floats, counts: Floats, bins: int) -> tuple[Floats, Floats]
         return density, counts
     level = np.minimum((np.exp(-density) * bins).astype(np.int64), bins - 1)
     _, group = np.unique((level[:, 0] * bins + level[:, 1]) * bins + level[:, 2], return_inverse=True)
-    weight = np.bincount(group, counts)
+    weight = np.bincount(group, counts).astype(np.float64)
     means = [np.bincount(group, counts * density[:, channel]) / weight for channel in range(3)]
     return np.stack(means, axis=1), weight

@@ -32,8 +32,8 @@ from restain.slides.writer import PyramidSettings
 
 Estimate = Literal["image", "folder"]
 
-IMAGE_SUFFIXES = frozenset(".png .jpg .jpeg .tif .tiff .bmp .webp .ppm .jp2".split())
-SLIDE_SUFFIXES = frozenset(".svs .ndpi .scn .mrxs .bif .vms .vmu .svslide .dcm .czi".split())
+IMAGE_SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".ppm", ".jp2"])
+SLIDE_SUFFIXES = frozenset([".svs", ".ndpi", ".scn", ".mrxs", ".bif", ".vms", ".vmu", ".svslide", ".dcm"])
 PYRAMID_SUFFIXES = frozenset([".tif", ".tiff"])
 WRITTEN_SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"])
 

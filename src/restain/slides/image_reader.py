@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from restain.color.images import RGB8, as_rgb8, opaque
 from restain.errors import RestainError, SlideError
@@ -20,7 +20,7 @@ def open_image(path: Path) -> Slide | None:
     try:
         with Image.open(path) as image:
             return ImageSlide(path, image)
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         return None
     except Image.DecompressionBombError as error:
         raise SlideError(f"Pillow: {error}") from None

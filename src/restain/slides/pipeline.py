@@ -189,10 +189,8 @@ def _mapped_tiles(
         return encode_tile(map_known(color_map, pixels, known), settings)
 
     positions = ((x, y) for y in range(0, height, side) for x in range(0, width, side))
-    done = 0
-    for tile in _ordered(pool, job, positions, 4 * workers):
+    for done, tile in enumerate(_ordered(pool, job, positions, 4 * workers), start=1):
         yield tile
-        done += 1
         report("normalize", min(done * side * side, width * height), width * height)
 
 
@@ -217,9 +215,7 @@ def _associated(slide: Slide) -> dict[str, RGB8]:
     return {name: read() for name, read in slide.associated_images.items() if name in ("label", "macro")}
 
 
-def _description(
-    slide: Slide, normalizer: Normalizer, appearance: Appearance, sample: Mapping[str, Any]
-) -> str:
+def _description(slide: Slide, normalizer: Normalizer, appearance: Appearance, sample: Mapping[str, Any]) -> str:
     kept = {key: slide.properties[key] for key in KEPT_PROPERTIES if key in slide.properties}
     facts = describe(normalizer, appearance) | {
         "slide": {"objective_power": slide.objective_power, "mpp": slide.mpp, **kept},

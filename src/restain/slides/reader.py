@@ -155,4 +155,5 @@ def _shrunk(pixels: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
     height = np.minimum(step, pixels.shape[0] - rows)
     width = np.minimum(step, pixels.shape[1] - columns)
     area = (height[:, None] * width)[..., None]
-    return ((total + area // 2) // area).astype(np.uint8)
+    mean: NDArray[np.uint8] = ((total + area // 2) // area).astype(np.uint8)
+    return mean

@@ -86,9 +86,7 @@ def find_tissue(slide: Slide, tile: int) -> tuple[NDArray[np.bool_], NDArray[np.
     return shown, seen & ~shown
 
 
-def _any_in_tiles(
-    mask: NDArray[np.bool_], rows: int, columns: int, tall: float, wide: float
-) -> NDArray[np.bool_]:
+def _any_in_tiles(mask: NDArray[np.bool_], rows: int, columns: int, tall: float, wide: float) -> NDArray[np.bool_]:
     """Whether any thumbnail pixel that touches a tile is set; `tall`, `wide` are the slide's sides in tiles."""
     grid = np.zeros((rows, columns), np.bool_)
     y, x = np.nonzero(mask)

@@ -123,5 +123,3 @@ def _resolution(page: Any, handle: tifffile.TiffFile) -> tuple[float | None, flo
     if unit is None or not x or not y or not x[0] or not y[0] or (unit == 25_400.0 and x[0] / x[1] in (1, 72, 96)):
         return None, None
     return unit * x[1] / x[0], unit * y[1] / y[0]
-
-

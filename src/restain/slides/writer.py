@@ -53,9 +53,9 @@ class PyramidSettings:
 
 @dataclass(frozen=True)
 class EncodedTile:
-    """A tile ready to be written: JPEG bytes, and its half-size pixels for the next level. Both None: missing."""
+    """A tile ready to be written: JPEG bytes, and its half-size pixels for the next level; b"" and None if missing."""
 
-    data: bytes | None
+    data: bytes
     half: RGB8 | None
 
 
@@ -65,12 +65,12 @@ Map = Callable[[Callable[[Any], EncodedTile], Iterable[Any]], Iterable[EncodedTi
 def encode_tile(pixels: RGB8 | None, settings: PyramidSettings) -> EncodedTile:
     """Encode one tile (up to tile×tile; edge pixels are repeated to fill it) and halve it."""
     if pixels is None:
-        return EncodedTile(None, None)
+        return EncodedTile(b"", None)
     side = settings.tile
     if pixels.shape[:2] != (side, side):
         pixels = np.pad(pixels, ((0, side - pixels.shape[0]), (0, side - pixels.shape[1]), (0, 0)), mode="edge")
     pixels = np.ascontiguousarray(pixels)
-    data = imagecodecs.jpeg8_encode(
+    data: bytes = imagecodecs.jpeg8_encode(  # type: ignore[assignment]  # a bytearray only when `out` is one
         pixels, level=settings.quality, colorspace="rgb", outcolorspace="ycbcr", subsampling=settings.subsampling
     )
     half = np.empty((side // 2, side // 2, 3), np.uint8)
@@ -135,22 +135,20 @@ def write_pyramid(
         tempfile.TemporaryFile(dir=path.parent) as spool,
         tifffile.TiffWriter(temporary, bigtiff=True) as tiff,
     ):
-        smaller = _Levels(sizes[1:], settings, spool, run) if len(sizes) > 1 else None
+        smaller = _Levels(sizes[1:], settings, spool, run)
 
-        def level_zero() -> Iterator[bytes | None]:
+        def level_zero() -> Iterator[bytes]:
             across = -(-size[0] // settings.tile)
             for index, tile in enumerate(tiles):
-                if smaller is not None:
-                    smaller.add(0, index // across, index % across, tile.half)
+                smaller.add(0, index // across, index % across, tile.half)
                 yield tile.data
 
         for level, (width, height) in enumerate(sizes):
             if level == 1:
-                assert smaller is not None
                 smaller.finish()
             scale = (size[0] / width, size[1] / height)
             tiff.write(
-                level_zero() if level == 0 else smaller.read(level - 1),  # type: ignore[union-attr]
+                level_zero() if level == 0 else smaller.read(level - 1),
                 shape=(height, width, 3),
                 subfiletype=0 if level == 0 else 1,
                 description=description if level == 0 else None,
@@ -218,7 +216,6 @@ class _Levels:
         across = [-(-width // side) for width, _ in sizes]
         self._rows: list[RGB8] = [np.empty((side, n * side, 3), np.uint8) for n in across]
         self._present: list[NDArray[np.bool_]] = [np.zeros((2, 2 * n), np.bool_) for n in across]
-        self._filled = [0] * len(sizes)  # pixel rows of the current row of tiles that have been pasted
         self._done = [0] * len(sizes)  # rows of tiles encoded
         self._index: list[list[tuple[int, int]]] = [[] for _ in sizes]
 
@@ -238,7 +235,6 @@ class _Levels:
         else:
             target[...] = half[:, : target.shape[1]]
             self._present[level][row % 2, column] = True
-        self._filled[level] = y + side
 
     def finish(self) -> None:
         """Encode what is still waiting, from the largest level to the smallest."""
@@ -246,14 +242,11 @@ class _Levels:
             while self._done[level] * self._settings.tile < height:
                 self._encode_row(level)
 
-    def read(self, level: int) -> Iterator[bytes | None]:
+    def read(self, level: int) -> Iterator[bytes]:
         """The encoded tiles of a level, in reading order."""
         for offset, count in self._index[level]:
-            if count == 0:
-                yield None
-            else:
-                self._spool.seek(offset)
-                yield self._spool.read(count)
+            self._spool.seek(offset)
+            yield self._spool.read(count)
 
     def _encode_row(self, level: int) -> None:
         side = self._settings.tile
@@ -265,16 +258,13 @@ class _Levels:
         right = (width - 1) % side + 1 + (staging.shape[1] - side)
         staging[:, right:] = staging[:, right - 1 : right]
         columns = range(staging.shape[1] // side)
-        some = present.reshape(2, -1, 2).any(axis=(0, 2))
+        some = np.any(present.reshape(2, -1, 2), axis=(0, 2))
         jobs = [staging[:, c * side : (c + 1) * side] if some[c] else None for c in columns]
         encoded = list(self._run(lambda pixels: encode_tile(pixels, self._settings), jobs))
         present[:] = False
-        self._filled[level] = 0
         self._done[level] += 1
         self._spool.seek(0, 2)
         for column, tile in enumerate(encoded):
-            count = len(tile.data) if tile.data is not None else 0
-            self._index[level].append((self._spool.tell(), count))
-            if tile.data is not None:
-                self._spool.write(tile.data)
+            self._index[level].append((self._spool.tell(), len(tile.data)))
+            self._spool.write(tile.data)
             self.add(level + 1, row, column, tile.half)
