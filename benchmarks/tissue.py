@@ -4,7 +4,8 @@
 
 For each folder and method: files normalized, estimates that fell back, and the largest distance (grey levels, any
 channel, any file) of the mean of visible glass from the reference's white point, with `background="match"`, and from
-itself with "keep". Glass: the pixels of flat 8×8 blocks within 6 levels of the file's own white point, where one was seen.
+itself with "keep". Glass: the pixels of flat 8×8 blocks within 6 levels of the file's own white point, where one
+was seen.
 Cytology is normalized to the profile "pap", everything else to "he". `--sheets` writes before/after sheets to look at.
 """
 

@@ -55,7 +55,7 @@ def normalize(
     Parameters
     ----------
     source: str
-        A slide, an image, a folder (searched through), or a pattern in quotes ("tiles/*.png").
+        A slide, an image, a folder (searched through), or a pattern in quotes, such as `"tiles/*.png"`.
     output: Path
         A file for one source (.tif for slides), a folder for several.
     method: str

@@ -11,9 +11,6 @@ from restain.color.images import RGB8, as_rgb8, opaque
 from restain.errors import RestainError, SlideError
 from restain.slides.reader import Mask, Slide
 
-LARGEST = 400_000_000
-"""Pixels; a plain image must fit in memory, and a small file that claims more is a decompression bomb."""
-
 
 def open_image(path: Path) -> Slide | None:
     """Open with Pillow; None if it does not know the format, `SlideError` if the image is damaged or too large."""
@@ -35,8 +32,6 @@ class ImageSlide(Slide):
 
     def __init__(self, path: Path, image: Image.Image) -> None:
         super().__init__(path, f"image: {image.format}")
-        if image.width * image.height > LARGEST:
-            raise SlideError(f"the image has {image.width}x{image.height} pixels; plain images may have {LARGEST:,}")
         self.pyramidal = False
         self.mode = image.mode
         self.icc_profile = image.info.get("icc_profile") if image.mode in ("RGB", "RGBA") else None

