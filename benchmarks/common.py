@@ -53,19 +53,6 @@ def he_slide() -> tuple[Image, str]:
     return pixels, "CMU-1-Small-Region.svs (Aperio, H&E, 2220x2967, CC0)"
 
 
-def he_reference() -> tuple[Image, str]:
-    """An H&E image of another lab, as the reference, and what it is; phantom tissue without data."""
-    import restain
-
-    path = _data_file("classic/torchstain_target.png")
-    if path is None:
-        phantom = restain.make_phantom(1024, 1024, seed=7, stain_matrix=restain.phantom.STAINS_B)
-        return phantom.image, "phantom tissue with other stains"
-    with quietly(), restain.open_slide(path) as slide:
-        pixels, _ = slide.read_region((0, 0), 0, slide.dimensions)
-    return pixels, "torchstain's target image"
-
-
 def quietly() -> warnings.catch_warnings:
     """A context without warnings: that a file claims an impossible pixel size, say, is no news here."""
     return warnings.catch_warnings(action="ignore")
@@ -156,7 +143,10 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows under a header: the first column to the left, the others to the right."""
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
     for row in (header, ["-" * width for width in widths], *rows):
-        first, *others = (cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths)))
+        first, *others = (
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
         print("  ".join([first, *others]).rstrip())
     print()
 

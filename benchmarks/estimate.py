@@ -37,14 +37,15 @@ def main() -> None:
         copy = altered(slide, generator)
         copy = copy[: -(-(SAMPLE - pixels) // copy.shape[1])]
         if pixels < RAW:
-            kept.append(copy)
+            kept.append(copy[: -(-(RAW - pixels) // copy.shape[1])])
         begin = time.perf_counter()
         builder.add(copy)
         counting += time.perf_counter() - begin
         pixels += copy.shape[0] * copy.shape[1]
     sample = builder.histogram()
     print_header(
-        "Estimating from a histogram", f"{name}, copies with noise and tints: {pixels:,} pixels, {len(sample):,} colours"
+        "Estimating from a histogram",
+        f"{name}, copies with noise and tints: {pixels:,} pixels, {len(sample):,} colours",
     )
     print(f"Counting the colours took {counting:.1f} s, 1 thread ({pixels / counting / 1e6:.0f} Mpx/s)\n")
 
@@ -76,13 +77,14 @@ def compare_macenko(images: list[Image]) -> float:
     counted = time.perf_counter()
     appearance = Macenko().estimate(histogram)
     estimated = time.perf_counter()
-    direct = macenko_of_pixels(np.concatenate([image.reshape(-1, 3) for image in images])[:], appearance.white_point)
+    direct = macenko_of_pixels(np.concatenate([image.reshape(-1, 3) for image in images]), appearance.white_point)
     done = time.perf_counter()
     degrees = largest_angle(appearance.stain_matrix, direct)
     print_table(
-        ["Macenko", "pixels or colours", "time", "degrees apart"],
+        ["Macenko", "rows", "time", "degrees from every pixel"],
         [
-            ["histogram", f"{len(histogram):,}", f"{counted - begin:.2f} + {estimated - counted:.2f} s", f"{degrees:.1e}"],
+            ["colours with counts", f"{len(histogram):,}", f"{estimated - counted:.2f} s", f"{degrees:.1e}"],
+            ["  counting them first", "", f"{counted - begin:.2f} s", ""],
             ["every pixel, NumPy", f"{histogram.pixels:,.0f}", f"{done - estimated:.2f} s", ""],
         ],
     )
@@ -91,7 +93,8 @@ def compare_macenko(images: list[Image]) -> float:
 
 def compare_vahadane(image: Image) -> float:
     """The same for Vahadane's factorisation, and how much of the difference is the binning's."""
-    image = image[: RAW_SPARSE // image.shape[1]]
+    rows = RAW_SPARSE // image.shape[1]
+    image = image[(len(image) - rows) // 2 :][:rows]
     histogram = ColorHistogram.from_image(image)
     begin = time.perf_counter()
     appearance = Vahadane().estimate(histogram)
@@ -109,7 +112,7 @@ def compare_vahadane(image: Image) -> float:
         [
             ["histogram, 64 bins", f"{len(histogram):,}", f"{binned - begin:.2f} s", f"{degrees:.3f}"],
             ["histogram, 256 bins", "", f"{unbinned - binned:.2f} s", f"{largest_angle(exact, direct):.1e}"],
-            ["every pixel", f"{len(colors):,}", f"{done - unbinned:.2f} s", ""],
+            ["every pixel", f"{histogram.pixels:,.0f}", f"{done - unbinned:.2f} s", ""],
         ],
     )
     return degrees

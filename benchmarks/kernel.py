@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from common import CORES, Image, Timings, he_reference, he_slide, interleaved, print_goal, print_header, print_table
+from common import CORES, Image, Timings, he_slide, interleaved, print_goal, print_header, print_table
 
 import restain
 
@@ -24,16 +24,13 @@ def main() -> None:
     slide, name = he_slide()
     repeats = [-(-SIDE // length) for length in slide.shape[:2]]
     image = np.ascontiguousarray(np.tile(slide, (*repeats, 1))[:SIDE, :SIDE])
-    reference, reference_name = he_reference()
-    print_header(
-        "Colour maps at work", f"{name} repeated to {SIDE}x{SIDE}; {distinct(image):,} colours; to {reference_name}"
-    )
-    normalizer = restain.Macenko().fit(reference)
+    print_header("Colour maps at work", f"{name} repeated to {SIDE}x{SIDE}; {distinct(image):,} colours")
+    normalizer = restain.Macenko().fit("he")
     color_map = normalizer.color_map(normalizer.estimate(image))
 
     apply(color_map, image)
     convolve(color_map, image[:1024, :1024])
-    tabulate(slide, reference)
+    tabulate(slide)
 
 
 def apply(color_map: restain.ColorMap, image: Image) -> None:
@@ -92,7 +89,11 @@ def convolve(color_map: restain.ColorMap, crop: Image) -> None:
         print("torch is not installed: no comparison with StainNet's convolutions\n")
         return
     layers = torch.nn.Sequential(
-        torch.nn.Conv2d(3, 32, 1), torch.nn.ReLU(), torch.nn.Conv2d(32, 32, 1), torch.nn.ReLU(), torch.nn.Conv2d(32, 3, 1)
+        torch.nn.Conv2d(3, 32, 1),
+        torch.nn.ReLU(),
+        torch.nn.Conv2d(32, 32, 1),
+        torch.nn.ReLU(),
+        torch.nn.Conv2d(32, 3, 1),
     )
     tensor = torch.from_numpy(crop.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
     out = np.empty_like(crop)
@@ -114,12 +115,12 @@ def convolve(color_map: restain.ColorMap, crop: Image) -> None:
     print_speeds(times, crop.shape[0] * crop.shape[1] / 1e6, "ColorMap, 1 thread")
 
 
-def tabulate(slide: Image, reference: Image) -> None:
+def tabulate(slide: Image) -> None:
     """What it costs to have a table: all colours, or lazily those of a tile, the tile's mapping included."""
     small, large = centre(slide, 256), centre(slide, 2048)
     jobs: dict[str, Callable[[], Any]] = {}
     for method in (restain.Macenko, restain.Reinhard):
-        normalizer = method().fit(reference)
+        normalizer = method().fit("he")
         maker = partial(normalizer.color_map, normalizer.estimate(slide))
         jobs[f"{method.__name__} full"] = maker
         jobs[f"{method.__name__} full, 1 thread"] = partial(maker, workers=1)

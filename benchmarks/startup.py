@@ -36,7 +36,7 @@ def main() -> None:
     rows = [
         [n, f"{times.median(n):.3f} s", f"{times.ratio(n, 'python -c pass'):.1f}x", loaded(commands[n])] for n in times
     ]
-    print_table(["", "median", "over bare", "loads"], rows)
+    print_table(["", "median", "over bare", "loads of " + ", ".join(HEAVY[:4]) + ", …"], rows)
     print_goal("import restain", times.median("import restain"), 0.3, unit=" s")
     for name in times:
         if "--help" in name:
@@ -51,9 +51,12 @@ def run(command: list[str]) -> subprocess.CompletedProcess[str]:
 def loaded(command: list[str]) -> str:
     """Which of `HEAVY` the command has imported when it ends."""
     script = command[2] if command[1] == "-c" else HELP
-    watch = f"import atexit, sys; atexit.register(lambda: print(*[m for m in {HEAVY} if m in sys.modules], sep=', ', file=sys.stderr))"
+    watch = (
+        "import atexit, sys; atexit.register(lambda: "
+        f"print(*[name for name in {HEAVY} if name in sys.modules], sep=', ', file=sys.stderr))"
+    )
     lines = run([sys.executable, "-c", f"{watch}; {script}"]).stderr.strip().splitlines()
-    return lines[-1] if lines else "none of them"
+    return lines[-1] if lines else "none"
 
 
 if __name__ == "__main__":

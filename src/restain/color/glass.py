@@ -22,6 +22,7 @@ Ending at 0.15 left blue rims around lumens where a method shifts all colours al
 slide differed more again."""
 
 _LEAST_PIXELS = 128  # two 8×8 blocks
+_MOST_ROUNDS = 50  # of the mean shift; glass of an even lamp rests after three
 _NEAR = 6.0  # levels around the glass level that count as the same glass
 _SHADE = 0.85  # of the glass level: how dark a lamp leaves the corners
 _PADDING_NOISE = 0.02  # exact white with less than this share of almost-white beside it has no noise: padding
@@ -43,9 +44,10 @@ class WhitePoint:
 def find_white_point(histogram: ColorHistogram) -> WhitePoint:
     """Estimate the white point from the flat regions of a histogram, robustly.
 
-    The brightest tenth of the flat pixels is taken, its median is refined to the mean of the flat pixels within 6
-    levels, and the result is believed if it is as bright and as neutral as glass has to be: the less there is of it,
-    the more. Otherwise, or where positions were not known, the result is `PRIOR_WHITE`.
+    The brightest tenth of the flat pixels is taken, and its median is moved to the mean of the flat pixels within 6
+    levels until it rests (mean shift: to the nearest mode). The result is believed if it is as bright and as neutral
+    as glass has to be: the less there is of it, the more. Otherwise, or where positions were not known, it is
+    `PRIOR_WHITE`.
     """
     flat = histogram.flat
     if flat is None or flat.pixels < _LEAST_PIXELS:
@@ -56,12 +58,14 @@ def find_white_point(histogram: ColorHistogram) -> WhitePoint:
     order = np.argsort(-brightness, kind="stable")
     tenth = order[: int(np.searchsorted(np.cumsum(counts[order]), 0.1 * counts.sum())) + 1]
     level = np.array([_weighted_median(colors[tenth, channel], counts[tenth]) for channel in range(3)])
-    for _ in range(3):
+    for _ in range(_MOST_ROUNDS):
         near = (np.abs(colors - level) <= _NEAR).all(axis=1)
         mass = counts[near].sum()
         if mass < _LEAST_PIXELS:
             return _prior()
-        level = (colors[near] * counts[near, None]).sum(axis=0) / mass
+        before, level = level, (colors[near] * counts[near, None]).sum(axis=0) / mass
+        if np.abs(level - before).max() < 0.01:
+            break
     # Under a lamp that lights the middle more, glass varies; all of it that is nearly as bright is evidence.
     shaded = counts[(colors >= _SHADE * level).all(axis=1)].sum()
     return WhitePoint(level, "glass") if _plausible(level, shaded / max(histogram.pixels, flat.pixels)) else _prior()
