@@ -24,7 +24,7 @@ from restain.color.histogram import ColorHistogram
 from restain.references import find_files, read_reference
 
 RARE = 2e-5
-GLASS = 236.0  # merged, the brightest glass lies some levels higher, near 242; nothing of it is clipped
+GLASS = 242.0
 
 PROFILES = {
     "he": {
@@ -73,7 +73,10 @@ def _balanced(histogram: ColorHistogram) -> ColorHistogram:
         return ColorHistogram.from_colors(np.rint(np.clip(levels, 0, 255)), part.counts)
 
     assert histogram.flat is not None
-    return replace(balance(histogram), flat=balance(histogram.flat))
+    flat = balance(histogram.flat)
+    # The lamps light the middle more; the brightest of it would be clipped, so only the typical glass is kept.
+    typical = (np.abs(flat.colors - GLASS) <= 6).all(axis=1)
+    return replace(balance(histogram), flat=flat.where(typical))
 
 
 def _without_rare(histogram: ColorHistogram) -> ColorHistogram:
