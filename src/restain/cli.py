@@ -117,6 +117,8 @@ def normalize(
         root = Path(source) if Path(source).is_dir() else Path(os.path.commonpath([f.parent for f in files]))
         pairs = plan_outputs(_images(files, output), root, output)
         _make_folder(output)
+        if not overwrite:
+            pairs = _without_done(pairs)
         results, failures = _run_many(pairs, fitted, settings)
     else:
         target_path = output / plan_outputs(files, files[0].parent, Path())[0][1] if output.is_dir() else output
@@ -348,6 +350,17 @@ def _make_folder(output: Path) -> None:
     if output.exists() and not output.is_dir():
         raise OutputError(f"{output} is a file; several inputs need a folder as output")
     output.mkdir(parents=True, exist_ok=True)
+
+
+def _without_done(pairs: list[tuple[Path, Path]]) -> list[tuple[Path, Path]]:
+    """The pairs whose output is still missing: outputs are written whole, so a stopped run goes on where it was."""
+    missing = [(source, output) for source, output in pairs if not output.exists()]
+    done = len(pairs) - len(missing)
+    if not missing:
+        raise OutputError(f"all {done} outputs exist already; pass --overwrite to replace them, or name another folder")
+    if done:
+        print(f"restain: note: {done} outputs exist already and are left as they are", file=sys.stderr)
+    return missing
 
 
 def _run_many(

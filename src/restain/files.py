@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from restain.errors import FormatError, OutputError
+from restain.errors import FormatError, OutputError, RestainError
 
 
 def refuse_overwrite(path: Path, overwrite: bool) -> None:
@@ -35,7 +35,7 @@ def atomic_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> I
     path = Path(path)
     refuse_overwrite(path, overwrite)
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", suffix=".part", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{_shortened(path.name)}.", suffix=".part", dir=path.parent)
     except OSError as error:
         raise OutputError(f"cannot write in {path.parent}: {error.strerror}") from error
     os.close(handle)
@@ -51,7 +51,8 @@ def atomic_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> I
             _rename_without_replacing(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
-        if isinstance(error, OutputError) or error.filename not in (None, name, str(path)):
+        # Errors of reading the source pass through: they are restain's own, or name another file.
+        if isinstance(error, RestainError) or error.filename not in (None, name, str(path)):
             raise
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
@@ -105,6 +106,11 @@ def load_arrays(path: str | os.PathLike[str]) -> tuple[str, dict[str, NDArray[An
     except (SafetensorError, ValueError, AttributeError, TypeError, OSError) as error:
         raise FormatError(f"{path} is damaged or not a safetensors file ({error})") from error
     return str(kind), arrays, facts
+
+
+def _shortened(name: str) -> str:
+    """The start of a name, so short that the temporary one keeps to the 255 bytes of common file systems."""
+    return os.fsencode(name)[:100].decode(errors="ignore")
 
 
 def _umask() -> int:

@@ -163,7 +163,7 @@ class Normalizer:
         self._fitted()
         pixels = as_rgb8(image)
         if appearance is None:
-            appearance = self.estimate(image)
+            appearance = self.estimate(ColorHistogram.from_image(image))
         return self.color_map(appearance, lazy=True)(pixels)
 
     def map_colors(self, colors: NDArray[Any], appearance: Appearance) -> Floats:
