@@ -123,13 +123,11 @@ def tabulate(slide: Image) -> None:
         normalizer = method().fit("he")
         maker = partial(normalizer.color_map, normalizer.estimate(slide))
         jobs[f"{method.__name__} full"] = maker
-        jobs[f"{method.__name__} full, 1 thread"] = partial(maker, workers=1)
         jobs[f"{method.__name__} small"] = lambda maker=maker: maker(lazy=True)(small)
         jobs[f"{method.__name__} large"] = lambda maker=maker: maker(lazy=True)(large)
     times = interleaved(jobs, 3, warm_up=False)
     columns = {
         "full": f"full, {CORES} threads",
-        "full, 1 thread": "full, 1 thread",
         "small": f"lazily, {small.shape[1]}x{small.shape[0]}",
         "large": f"lazily, {large.shape[1]}x{large.shape[0]}",
     }

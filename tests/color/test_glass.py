@@ -16,7 +16,13 @@ from restain.phantom import Scanner, make_phantom
 White = tuple[float, float, float]
 
 # Measured on one specimen, by scanner, and the ends of what fourteen sources show.
-WHITES = [(243.0, 243.0, 243.0), (232.0, 232.0, 234.0), (236.0, 231.0, 228.0), (229.0, 229.0, 229.0), (250.0, 248.0, 252.0)]
+WHITES = [
+    (243.0, 243.0, 243.0),
+    (232.0, 232.0, 234.0),
+    (236.0, 231.0, 228.0),
+    (229.0, 229.0, 229.0),
+    (250.0, 248.0, 252.0),
+]
 
 
 def glass(white: White, height: int, width: int, *, noise: float = 1.0, seed: int = 0) -> np.ndarray:
@@ -139,7 +145,8 @@ def test_masked_and_transparent_pixels_are_not_glass() -> None:
     known[:, :64] = True
     expected = planted.reshape(-1, 3).mean(axis=0)
     np.testing.assert_allclose(find(image, mask=known).level, expected, atol=1)
-    np.testing.assert_allclose(find(np.dstack([image, np.where(known, 255, 0).astype(np.uint8)])).level, expected, atol=1)
+    alpha = np.where(known, 255, 0).astype(np.uint8)
+    np.testing.assert_allclose(find(np.dstack([image, alpha])).level, expected, atol=1)
 
 
 def test_the_parts_of_a_histogram_may_come_in_any_order() -> None:
@@ -187,9 +194,9 @@ def test_the_prior_is_each_callers_own() -> None:
 def test_glass_weight_closed_form() -> None:
     # Smoothstep between two densities, of the densest channel.
     low, high = GLASS_DENSITY
-    density = np.array([-0.1, 0.0, low, 0.75 * low + 0.25 * high, (low + high) / 2, 0.25 * low + 0.75 * high, high, 2.0])
-    levels = 241.0 * np.exp(-density) - 1
     steps = np.array([0, 0, 0, 0.25, 0.5, 0.75, 1, 1])
+    density = np.array([-0.1, 0.0, *(low + steps[2:7] * (high - low)), 2.0])
+    levels = 241.0 * np.exp(-density) - 1
     expected = 1 - (3 * steps**2 - 2 * steps**3)
     for channel in range(3):
         colors = np.full((len(levels), 3), 240.0)
@@ -203,7 +210,9 @@ def test_glass_weight_closed_form() -> None:
     st.floats(0, 255),
     st.lists(st.floats(150, 255), min_size=3, max_size=3),
 )
-def test_glass_weight_falls_with_every_channel(color: list[float], channel: int, level: float, white: list[float]) -> None:
+def test_glass_weight_falls_with_every_channel(
+    color: list[float], channel: int, level: float, white: list[float]
+) -> None:
     darker = list(color)
     darker[channel] = min(level, color[channel])
     light, dark = glass_weight(np.array([color, darker]), white)

@@ -13,6 +13,7 @@ from skimage.color import rgb2lab
 from restain.color.histogram import ColorHistogram, HistogramBuilder, pack, unpack
 from restain.errors import InputError
 from restain.methods.macenko import Macenko
+from restain.methods.vahadane import Vahadane
 from restain.phantom import Phantom
 
 sides = st.integers(1, 20)
@@ -374,9 +375,12 @@ def test_impossible_bits_are_refused(bits: int) -> None:
         ColorHistogram.from_image(random_image(0)).binned(bits)
 
 
-def test_six_bits_hardly_move_stain_vectors(phantom: Phantom) -> None:
+@pytest.mark.parametrize("method", [Macenko, Vahadane])
+@pytest.mark.parametrize("background", ["match", "none"])
+def test_six_bits_hardly_move_stain_vectors(method, background: str, phantom: Phantom) -> None:
     histogram = ColorHistogram.from_image(phantom.image)
-    fine, coarse = (Macenko(background="none").estimate(h).stain_matrix for h in (histogram, histogram.binned(6)))
+    normalizer = method(background=background)
+    fine, coarse = (normalizer.estimate(each).stain_matrix for each in (histogram, histogram.binned(6)))
     turned = np.degrees(np.arccos(np.clip((fine * coarse).sum(axis=1), -1, 1)))
     assert turned.max() < 0.1
 

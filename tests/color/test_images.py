@@ -246,10 +246,11 @@ def test_opaque_is_none_without_alpha_and_where_all_is_opaque() -> None:
     assert opaque(np.dstack([RGB, np.full(GRAY.shape, 255, np.uint8)])) is None
 
 
-@pytest.mark.parametrize("scale", [1, 257, 1 / 255.0])
-def test_opaque_is_where_alpha_is_full(scale: float) -> None:
+def test_opaque_is_where_alpha_is_full() -> None:
     alpha = np.where(GRAY > 127, 255, GRAY).astype(np.uint8)
-    np.testing.assert_array_equal(opaque(np.dstack([RGB, alpha]) * np.asarray(scale, np.min_scalar_type(scale))), alpha == 255)
+    rgba = np.dstack([RGB, alpha])
+    for image in (rgba, rgba.astype(np.uint16) * 257, rgba / 255.0, rgba.astype(np.float64), Image.fromarray(rgba)):
+        np.testing.assert_array_equal(opaque(image), alpha == 255)
 
 
 @pytest.mark.parametrize("mode", ["LA", "RGBA", "RGBa", "P"])

@@ -1,5 +1,7 @@
 """The questions that every normalizer answers, asked of every entry of `restain.METHODS`. No method has code here."""
 
+import functools
+import itertools
 import json
 import warnings
 from dataclasses import fields, replace
@@ -13,7 +15,7 @@ from restain import METHODS, ColorHistogram, load
 from restain.color.images import as_rgb8
 from restain.errors import EstimateWarning, FitError, InputError, NotFittedError
 from restain.methods.base import Appearance, Normalizer
-from restain.phantom import STAINS_A, Phantom, Scanner, make_phantom
+from restain.phantom import STAINS_A, STAINS_B, Phantom, Scanner, make_phantom
 
 pytestmark = pytest.mark.parametrize("name", METHODS)
 with_fixtures = settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -358,8 +360,8 @@ def test_tiles_equal_the_whole(name: str, phantom: Phantom, reference: Phantom, 
     normalizer = fit(name, reference)
     appearance = normalizer.estimate(phantom.image)
     joined = np.zeros_like(phantom.image)
-    for top, bottom in zip(rows, rows[1:], strict=False):
-        for left, right in zip(columns, columns[1:], strict=False):
+    for top, bottom in itertools.pairwise(rows):
+        for left, right in itertools.pairwise(columns):
             tile = phantom.image[top:bottom, left:right]
             joined[top:bottom, left:right] = normalizer.transform(tile, appearance)
     np.testing.assert_array_equal(joined, normalizer.transform(phantom.image, appearance))
@@ -494,16 +496,15 @@ def test_a_fallback_matches_the_glass_alone(name: str, phantom: Phantom, referen
 
 
 def test_without_a_fit_a_blank_image_has_published_statistics_or_says_what_to_do(name: str) -> None:
-    blank = glass((236.0, 238.0, 240.0))
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            appearance = METHODS[name]().estimate(blank)
-    except NotFittedError as error:
-        assert "call fit" in str(error)
+    normalizer, blank = METHODS[name](), glass((236.0, 238.0, 240.0))
+    if normalizer._default_statistics() is None:
+        with pytest.raises(NotFittedError, match="call fit"):
+            normalizer.estimate(blank)
     else:
+        with pytest.warns(EstimateWarning, match="published statistics stand in"):
+            appearance = normalizer.estimate(blank)
         assert "published statistics" in appearance.fallback
-        assert [warning.category for warning in caught] == [EstimateWarning]
+        assert appearance.tissue_pixels == 0
 
 
 # ---- glass ------------------------------------------------------------------------------------------------------
@@ -542,25 +543,28 @@ def test_the_bare_method_assumes_255(name: str, bluish: Phantom, reference: Phan
         assert appearance.white_origin == "assumed"
 
 
-levels = st.lists(st.floats(190, 255), min_size=3, max_size=3)
+# The scanners that were measured lie between 229 and 255.
+levels = st.lists(st.floats(200, 255), min_size=3, max_size=3)
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@functools.cache
+def statistics(name: str) -> tuple[Appearance, Appearance]:
+    """Of a source and a reference."""
+    source = make_phantom(128, 128, seed=8, scanner=Scanner(noise=1.0))
+    reference = make_phantom(128, 128, seed=9, stain_matrix=STAINS_B, scanner=Scanner(noise=1.0))
+    return METHODS[name]().estimate(source.image), METHODS[name]().estimate(reference.image)
+
+
 @given(white=levels, wanted=levels, background=st.sampled_from(["match", "keep", "white"]))
-def test_colours_near_glass_are_not_tinted(
-    name: str, phantom: Phantom, reference: Phantom, white: list[float], wanted: list[float], background: str
-) -> None:
+def test_colours_near_glass_are_not_tinted(name: str, white: list[float], wanted: list[float], background: str) -> None:
     """White ± 3 levels in any channel keeps its distance from white, whatever the two scanners."""
-    normalizer = fit(name, reference, background=background)
-    normalizer.reference_ = replace(normalizer.reference_, white_point=np.array(wanted))
-    appearance = replace(normalizer.estimate(phantom.image), white_point=np.array(white))
-    offsets = np.indices((7, 7, 7)).reshape(3, -1).T - 3
-    near = np.clip(np.rint(white) + offsets, 0, 255)
-    result = normalizer.color_map(appearance, lazy=True)(near[None].astype(np.uint8))[0]
+    source, reference = statistics(name)
+    normalizer = METHODS[name](background=background)
+    normalizer.reference_ = replace(reference, white_point=np.array(wanted))
+    near = np.rint(white) + np.indices((7, 7, 7)).reshape(3, -1).T - 3
+    result = normalizer.map_colors(near, replace(source, white_point=np.array(white)))
     goal = {"match": wanted, "keep": white, "white": [255.0] * 3}[background]
-    expected = np.clip(np.array(goal) + (near - white), 0, 255)
-    # Three levels scaled from 190 to 255 are four, and rounding adds a half.
-    np.testing.assert_allclose(result, expected, rtol=0, atol=1.5 if max(goal) / min(white) > 1.15 else 1.0)
+    np.testing.assert_allclose(result - goal, near - white, rtol=0, atol=1)
 
 
 def test_paler_is_never_darker_between_glass_and_tissue(name: str, phantom: Phantom, reference: Phantom) -> None:

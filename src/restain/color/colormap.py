@@ -15,7 +15,7 @@ from restain.errors import InputError
 
 COLORS = 1 << 24
 _READY = np.uint32(1 << 24)  # as in kernels.py, which is not imported before pixels are at hand
-_CHUNK = 1 << 17  # colours evaluated at a time: their float64 intermediates stay near the cache
+_CHUNK = 1 << 15  # colours evaluated at a time: their float64 intermediates stay near the cache
 
 ColorFunction = Callable[[RGB8], NDArray[np.float64]]
 """Colours (n, 3) uint8 to results (n, 3), floats in 0..255, each row independent of the others."""

@@ -162,14 +162,18 @@ class ColorHistogram:
         """
         if not 1 <= bits <= 8:
             raise InputError(f"got {bits} bits a channel; wanted 1 to 8")
+        if bits == 8:
+            return self
         colors = self.colors
-        bins = pack(colors >> np.uint8(8 - bits))
-        _, group = np.unique(bins, return_inverse=True)
-        weight = np.bincount(group, self.counts).astype(np.float64)
-        means = [np.bincount(group, self.counts * colors[:, channel]) / weight for channel in range(3)]
-        coarse = self._summed(pack(np.rint(np.stack(means, axis=1)).astype(np.uint8)), weight)
-        flat = None if self.flat is None else self.flat.binned(bits)
-        return replace(coarse, flat=flat, icc_profile=self.icc_profile, provenance=self.provenance)
+        level = (colors >> np.uint8(8 - bits)).astype(np.int64)
+        group = (level[:, 0] << 2 * bits) | (level[:, 1] << bits) | level[:, 2]
+        weight = np.bincount(group, self.counts, minlength=1 << 3 * bits)
+        used = np.flatnonzero(weight)
+        total = [np.bincount(group, self.counts * colors[:, channel], minlength=1 << 3 * bits) for channel in range(3)]
+        means = np.stack([channel[used] / weight[used] for channel in total], axis=1)
+        # A mean stays in its bin when it is rounded, so the colours are still in order and different.
+        coarse = replace(self, codes=pack(np.rint(means).astype(np.uint8)), counts=weight[used].astype(np.float64))
+        return coarse if self.flat is None else replace(coarse, flat=self.flat.binned(bits))
 
     def where(self, keep: Mask) -> "ColorHistogram":
         """Only the colours where `keep` (n,) is true; `flat` and the facts stay."""

@@ -27,6 +27,10 @@ Floats = NDArray[np.float64]
 LEAST_COLORS = 20
 """Fewest different tissue colours from which an appearance is estimated; below, a covariance is an accident."""
 
+MOST_COLORS = 100_000
+"""Most colours that statistics are computed on; a histogram of more (a slide has millions) is binned to 6 bits a
+channel first. Stain vectors move by some 0.2 degrees at most, and an estimate takes a tenth of a second."""
+
 _ASSUMED_WHITE = WhitePoint(np.array([255.0, 255.0, 255.0]), "assumed")
 
 
@@ -217,7 +221,7 @@ class Normalizer:
         return histogram if self.luminosity is None else histogram.tissue(white, self.luminosity)
 
     def _measure(self, histogram: ColorHistogram, white: WhitePoint) -> Appearance:
-        tissue = self._tissue(histogram, white.level)
+        tissue = self._tissue(histogram if len(histogram) <= MOST_COLORS else histogram.binned(6), white.level)
         if len(tissue) < LEAST_COLORS:
             raise Unlearnable(f"{len(tissue)} different colours of stained tissue, wanted {LEAST_COLORS} or more")
         balanced = np.clip((tissue.colors + 1.0) * (256.0 / (white.level + 1.0)) - 1.0, 0.0, 255.0)

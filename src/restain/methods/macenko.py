@@ -22,7 +22,8 @@ class Macenko(StainNormalizer):
     """Stain vectors from the extreme angles, concentrations by least squares.
 
     The defaults are the robust ones (see `StainNormalizer`). As the paper has it, with the white point assumed:
-    `Macenko(tissue="density", percentile=99, tone=False, residual="drop", darkest=0, background="none")`.
+    `Macenko(tissue="density", percentile=99, tone=False, residual="drop", darkest=0, off_plane=1,
+    background="none")`.
 
     Attributes:
         tissue: "lightness": colours below `luminosity` (the rule of StainTools); "density": colours with every

@@ -24,8 +24,7 @@ class Vahadane(StainNormalizer):
         sparsity: λ of the factorisation (0.02 in the authors' demonstration, 0.1 in StainTools).
         concentration_sparsity: λ of the concentrations once the vectors are known (0.01 in StainTools).
         iterations: most rounds of alternating updates; they stop when the vectors turn less than 0.001 degrees.
-        bins: densities a channel are merged to bins of 1/`bins` of the range of levels for the factorisation, where
-            there are more than 20,000 colours. At 64 the vectors move by less than 0.1 degrees.
+            On real slides the vectors are then, or after 100 rounds, within 0.1 degrees of where they would rest.
     """
 
     name: ClassVar[str] = "vahadane"
@@ -33,17 +32,15 @@ class Vahadane(StainNormalizer):
     sparsity: float = 0.02
     concentration_sparsity: float = 0.01
     iterations: int = 100
-    bins: int = 64
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not (self.sparsity >= 0 and self.concentration_sparsity >= 0):
             raise InputError("sparsity and concentration_sparsity must not be negative")
-        if self.iterations < 1 or not 2 <= self.bins <= 256:
-            raise InputError(f"got iterations={self.iterations}, bins={self.bins}; wanted 1 or more, and 2 to 256")
+        if self.iterations < 1:
+            raise InputError(f"got iterations={self.iterations}; wanted 1 or more")
 
     def _find_stains(self, density: Floats, counts: Floats) -> Floats:
-        density, counts = _binned(density, counts, self.bins)
         start = extreme_angles(density, counts, 1.0)
         return sparse_stains(density, counts, start, self.sparsity, self.iterations)
 
@@ -104,14 +101,3 @@ def sparse_stains(density: Floats, counts: Floats, start: Floats, sparsity: floa
         if turn < 1e-3:
             break
     return order_stains(*matrix)
-
-
-def _binned(density: Floats, counts: Floats, bins: int) -> tuple[Floats, Floats]:
-    """Densities (n, 3) merged into bins of equal transmittance, each at its weighted mean density."""
-    if len(density) < 20_000:
-        return density, counts
-    level = np.minimum((np.exp(-density) * bins).astype(np.int64), bins - 1)
-    _, group = np.unique((level[:, 0] * bins + level[:, 1]) * bins + level[:, 2], return_inverse=True)
-    weight = np.bincount(group, counts).astype(np.float64)
-    means = [np.bincount(group, counts * density[:, channel]) / weight for channel in range(3)]
-    return np.stack(means, axis=1), weight

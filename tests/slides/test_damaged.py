@@ -1,0 +1,220 @@
+"""Files that are not what they seem: each is a `SlideError` of one line, never another exception, never wrong pixels."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from restain.color.images import RGB8
+from restain.errors import SlideError
+from restain.slides.reader import open_slide
+from restain.slides.writer import PyramidSettings, write_array
+
+
+def read_all(path: Path) -> list[RGB8]:
+    """Every level, tile by tile as the pipeline reads, and a thumbnail."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a damaged resolution may be told
+        with open_slide(path) as slide:
+            levels = []
+            for level, (width, height) in enumerate(slide.level_dimensions):
+                scale = slide.level_downsamples[level]
+                rows = [
+                    slide.read_region((0, round(top * scale)), level, (width, min(64, height - top)))[0]
+                    for top in range(0, height, 64)
+                ]
+                levels.append(np.concatenate(rows))
+            slide.thumbnail(50)
+            return levels
+
+
+def tiff(**options: Any) -> Callable[[Path, RGB8], None]:
+    return lambda path, image: tifffile.imwrite(path, image, photometric="rgb", **options)
+
+
+def ome(path: Path, image: RGB8) -> None:
+    with tifffile.TiffWriter(path, ome=True) as writer:
+        writer.write(image, photometric="rgb", tile=(64, 64), compression="deflate", subifds=1)
+        writer.write(image[::2, ::2].copy(), photometric="rgb", tile=(64, 64), compression="deflate", subfiletype=1)
+
+
+def picture(**options: Any) -> Callable[[Path, RGB8], None]:
+    return lambda path, image: Image.fromarray(image).save(path, **options)
+
+
+KINDS: dict[str, Callable[[Path, RGB8], None]] = {
+    "pyramid.tif": lambda path, image: write_array(path, image, settings=PyramidSettings(tile=64), mpp=(0.5, 0.5)),
+    "subifds.ome.tif": ome,
+    "deflate.tif": tiff(tile=(64, 64), compression="deflate"),
+    "webp.tif": tiff(tile=(64, 64), compression="webp"),
+    "jpeg2000.tif": tiff(tile=(64, 64), compression="jpeg2000"),
+    "strips.tif": tiff(rowsperstrip=16, compression="lzw"),
+    "pillow.tif": picture(),
+    "i.png": picture(),
+    "i.jpg": picture(),
+    "progressive.jpg": picture(progressive=True),
+    "i.webp": picture(),
+    "i.bmp": picture(),
+    "i.gif": picture(),
+    "i.jp2": picture(),
+    "i.ppm": picture(),
+}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def file(request: pytest.FixtureRequest, tissue: RGB8, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path: Path = tmp_path_factory.mktemp("whole") / request.param
+    KINDS[request.param](path, tissue[:150, :200].copy())
+    return path
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97, 0.999])
+def test_truncated_files(share: float, file: Path, tmp_path: Path) -> None:
+    data = file.read_bytes()
+    path = tmp_path / file.name
+    path.write_bytes(data[: max(int(share * len(data)), 5)])
+    try:
+        levels = read_all(path)
+    except SlideError as error:
+        assert "\n" not in str(error)
+        assert file.name in str(error)
+    else:  # only what is not needed is missing, such as smaller levels or the end of a directory
+        for level, wanted in zip(levels, read_all(file), strict=False):
+            np.testing.assert_array_equal(level, wanted)
+        assert share > 0.5
+
+
+def test_a_tile_cut_in_two_is_not_filled_with_gray(tissue: RGB8, tmp_path: Path) -> None:
+    """JPEG decoders fill what is missing; a copy that was interrupted must not become a slide with gray tiles."""
+    path = tmp_path / "slide.tif"
+    write_array(path, tissue, settings=PyramidSettings(tile=64))
+    with tifffile.TiffFile(path) as handle:
+        end = handle.pages[0].dataoffsets[-1] + handle.pages[0].databytecounts[-1] // 2
+    path.write_bytes(path.read_bytes()[:end])
+    with pytest.raises(SlideError, match=r"slide\.tif"):
+        read_all(path)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_bytes_changed_at_random(seed: int, file: Path, tmp_path: Path) -> None:
+    generator = np.random.default_rng(seed)
+    data = bytearray(file.read_bytes())
+    for place in generator.integers(len(data) // 20, len(data), 5):
+        data[place] ^= int(generator.integers(1, 256))
+    path = tmp_path / file.name
+    path.write_bytes(data)
+    try:
+        read_all(path)
+    except SlideError as error:
+        assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.svs", "a.png", "a.jpg", "a.dcm", "a"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"these are words, not pixels\n" * 50,
+        np.random.default_rng(0).bytes(5000),
+        b"II*\0" + np.random.default_rng(1).bytes(5000),
+        b"MM\0+" + np.random.default_rng(2).bytes(5000),
+        b"\x89PNG\r\n\x1a\n" + np.random.default_rng(3).bytes(5000),
+        b"\xff\xd8\xff\xe0" + np.random.default_rng(4).bytes(5000),
+        b"II*\0\x08\0\0\0",
+        b"\0" * 5000,
+        b"I",
+    ],
+    ids=["words", "random", "II", "MM", "PNG", "JPEG", "header alone", "zeros", "one byte"],
+)
+def test_other_content(name: str, content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(SlideError) as caught:
+        open_slide(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_file(tmp_path: Path) -> None:
+    (tmp_path / "a.svs").touch()
+    with pytest.raises(SlideError, match=r"a\.svs is empty \(0 bytes\)"):
+        open_slide(tmp_path / "a.svs")
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(SlideError, match=r"a\.svs does not exist"):
+        open_slide(tmp_path / "a.svs")
+
+
+def test_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(SlideError, match="is a folder"):
+        open_slide(tmp_path)
+
+
+def test_a_folder_that_only_claims_to_be_dicom(tmp_path: Path) -> None:
+    (tmp_path / "DICOMDIR").write_text("no DICOM")
+    with pytest.raises(SlideError):
+        open_slide(tmp_path)
+
+
+def test_a_broken_link(tmp_path: Path) -> None:
+    (tmp_path / "a.svs").symlink_to(tmp_path / "gone.svs")
+    with pytest.raises(SlideError, match="does not exist"):
+        open_slide(tmp_path / "a.svs")
+
+
+@pytest.mark.parametrize("name", ["tiles.tif", "i.png", "i.jpg"])
+def test_a_damaged_icc_profile(name: str, tissue: RGB8, tmp_path: Path) -> None:
+    """The pixels are whole: whether they are read or refused, it is with one readable line."""
+    path = tmp_path / name
+    if name == "tiles.tif":
+        tifffile.imwrite(path, tissue, photometric="rgb", tile=(64, 64), iccprofile=b"no profile" * 20)
+    else:
+        Image.fromarray(tissue).save(path, icc_profile=b"no profile" * 20)
+    try:
+        with open_slide(path) as slide:
+            slide.read_region((0, 0), 0, slide.dimensions)
+    except SlideError as error:
+        assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("tag", "value"),
+    [
+        ("TileWidth", 0),
+        ("TileLength", 0),
+        ("ImageWidth", 0),
+        ("ImageLength", 0),
+        ("SamplesPerPixel", 2),
+        ("PlanarConfiguration", 9),
+        ("PhotometricInterpretation", 77),
+        ("Compression", 4242),
+        ("XResolution", (1, 0)),
+        ("XResolution", (0, 0)),
+        ("ResolutionUnit", 99),
+    ],
+)
+@pytest.mark.parametrize("compression", ["deflate", "webp"])  # OpenSlide reads the one and not the other
+def test_impossible_tags(tag: str, value: Any, compression: str, tissue: RGB8, tmp_path: Path) -> None:
+    path = tmp_path / "slide.tif"
+    options: dict[str, Any] = {"resolution": (20_000, 20_000), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(path, tissue, photometric="rgb", tile=(64, 64), compression=compression, **options)
+    with tifffile.TiffFile(path, mode="r+b") as handle:
+        handle.pages[0].tags[tag].overwrite(value)
+    try:
+        read_all(path)
+    except SlideError as error:
+        assert "\n" not in str(error)
+
+
+def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
+    """A small file that claims more pixels than fit in memory."""
+    image = Image.new("1", (20_000, 20_000))
+    image.save(tmp_path / "bomb.png")
+    assert (tmp_path / "bomb.png").stat().st_size < 100_000
+    with pytest.raises(SlideError, match="400000000 pixels|20000"):
+        open_slide(tmp_path / "bomb.png")

@@ -1,0 +1,163 @@
+"""Imports run one way, and what is slow is not imported before it is needed."""
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import restain
+
+PACKAGE = Path(restain.__file__).resolve().parent
+HEAVY = {"torch", "numba", "matplotlib"}
+
+
+# ---- what a process imports -------------------------------------------------------------------------------------
+
+
+def modules_after(code: str) -> set[str]:
+    """The top-level modules that a fresh process holds after running `code`."""
+    report = "\nimport sys; print('\\n' + ' '.join({name.partition('.')[0] for name in sys.modules}))"
+    environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", code + report], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_importing_restain_is_light() -> None:
+    modules = modules_after("import restain")
+    assert "restain" in modules
+    assert not modules & (HEAVY | {"numpy", "scipy", "PIL", "openslide", "tifffile"})
+
+
+HELP = """
+import sys
+from restain.cli import main
+sys.argv = ["restain", *{arguments!r}]
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+"""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["normalize", "--help"], ["fit", "--help"], ["--version"]])
+def test_help_is_light(arguments: list[str]) -> None:
+    assert not modules_after(HELP.format(arguments=arguments)) & HEAVY
+
+
+def test_methods_and_estimates_need_neither_torch_nor_matplotlib() -> None:
+    modules = modules_after(
+        "import numpy as np, restain\n"
+        "image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)\n"
+        "restain.Reinhard().fit(image).transform(image)"
+    )
+    assert not modules & {"torch", "matplotlib"}
+
+
+def test_methods_and_colours_are_light_until_pixels_are_at_hand() -> None:
+    code = "import restain\nfor name in restain.__all__:\n if not name.endswith('_slide'): getattr(restain, name)"
+    assert not modules_after(code) & HEAVY
+
+
+# ---- who imports whom -------------------------------------------------------------------------------------------
+
+ALLOWED = {
+    "errors": set(),
+    "phantom": set(),
+    "files": {"errors"},
+    "color": {"color", "errors", "files"},
+    "profiles": {"color", "errors", "profiles"},
+    "methods": {"color", "methods", "errors", "files"},
+    "slides": {"color", "methods", "slides", "errors", "files", "__version__"},
+}
+"""Which rooms of restain a room may import; rooms that are not named here stand above all of these."""
+
+UPWARD = {
+    ("color.histogram", "slides"),  # ColorHistogram.from_slide: a convenience whose work is done in slides
+    ("methods.base", "references"),  # Normalizer.fit: a path or a profile's name is resolved where slides are known
+}
+"""Imports against the direction; they may stand inside a function only."""
+
+
+def module_name(path: Path) -> str:
+    """The module of a file, without the leading `restain.`; empty for the package itself."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(tree: ast.AST, *, inside_function: bool = False) -> Iterator[tuple[str, bool]]:
+    """Every module that is imported, by its full name, and whether that happens inside a function.
+
+    `from package import name` yields `package.name`, whether that is a module or not.
+    """
+    for node in ast.iter_child_nodes(tree):
+        inside = inside_function or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, inside) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield from ((f"{node.module}.{alias.name}", inside) for alias in node.names)
+        yield from imports(node, inside_function=inside)
+
+
+def room(imported: str) -> str | None:
+    """The room of restain that a full name leads into, None for other packages."""
+    package, _, rest = imported.partition(".")
+    return rest.partition(".")[0] if package == "restain" else None
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_imports_run_one_way(path: Path) -> None:
+    name = module_name(path)
+    allowed = ALLOWED.get(name.partition(".")[0])
+    for imported, inside_function in imports(ast.parse(path.read_text())):
+        target = room(imported)
+        if target is None or allowed is None or target in allowed:
+            continue
+        assert (name, target) in UPWARD, f"{name} imports {imported}"
+        assert inside_function, f"{name} imports {imported} outside a function"
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_torch_and_matplotlib_are_never_imported_by_importing_a_module(path: Path) -> None:
+    for imported, inside_function in imports(ast.parse(path.read_text())):
+        heavy = imported.partition(".")[0] in {"torch", "matplotlib"}
+        assert not heavy or inside_function, f"{module_name(path)} imports {imported}"
+
+
+def test_the_exceptions_are_still_needed() -> None:
+    found = {(module_name(path), room(name)) for path in FILES for name, _ in imports(ast.parse(path.read_text()))}
+    assert found >= UPWARD
+
+
+def test_the_walk_sees_what_it_must() -> None:
+    source = """
+import restain.slides.reader
+from restain.methods import base as b
+class A:
+    from restain.color import glass
+    def f(self):
+        import torch.nn
+        return lambda: __import__("x")
+if True:
+    from restain import files, __version__
+"""
+    assert sorted(imports(ast.parse(source))) == [
+        ("restain.__version__", False),
+        ("restain.color.glass", False),
+        ("restain.files", False),
+        ("restain.methods.base", False),
+        ("restain.slides.reader", False),
+        ("torch.nn", True),
+    ]
+    assert room("restain.methods.base") == "methods"
+    assert room("numpy.typing") is None
