@@ -28,8 +28,8 @@ LEAST_COLORS = 20
 """Fewest different tissue colours from which an appearance is estimated; below, a covariance is an accident."""
 
 MOST_COLORS = 100_000
-"""Most colours that statistics are computed on; a histogram of more (a slide has millions) is binned to 6 bits a
-channel first. Stain vectors move by some 0.2 degrees at most, and an estimate takes a tenth of a second."""
+"""Most colours that statistics are computed on as they are; a histogram of more (a slide has millions) is binned
+first, to `Normalizer.fit_bits`, so that an estimate takes a fraction of a second."""
 
 _ASSUMED_WHITE = WhitePoint(np.array([255.0, 255.0, 255.0]), "assumed")
 
@@ -83,6 +83,9 @@ class Normalizer:
     name: ClassVar[str]
     """The key in `restain.METHODS`."""
     appearance_type: ClassVar[type[Appearance]]
+    fit_bits: ClassVar[int] = 7
+    """Bits a channel of the colours that statistics are computed on, where there are very many. At 7, stain vectors
+    of a slide move by some 0.1 degrees."""
 
     background: Background = "match"
     luminosity: float | None = 0.8
@@ -221,7 +224,9 @@ class Normalizer:
         return histogram if self.luminosity is None else histogram.tissue(white, self.luminosity)
 
     def _measure(self, histogram: ColorHistogram, white: WhitePoint) -> Appearance:
-        tissue = self._tissue(histogram if len(histogram) <= MOST_COLORS else histogram.binned(6), white.level)
+        if len(histogram) > MOST_COLORS:
+            histogram = histogram.binned(self.fit_bits)
+        tissue = self._tissue(histogram, white.level)
         if len(tissue) < LEAST_COLORS:
             raise Unlearnable(f"{len(tissue)} different colours of stained tissue, wanted {LEAST_COLORS} or more")
         balanced = np.clip((tissue.colors + 1.0) * (256.0 / (white.level + 1.0)) - 1.0, 0.0, 255.0)

@@ -12,7 +12,7 @@ def weighted_percentile(values: Floats, counts: Floats, percentiles: ArrayLike) 
     For whole counts this is what `np.percentile` gives for the values repeated (linear interpolation). Fractional
     counts have no single sample to step to; there, it is the value at which the cumulative weight is reached.
     """
-    order = np.argsort(values, kind="stable")
+    order = np.argsort(values)
     ordered, cumulative = values[order], np.cumsum(counts[order])
     last = len(ordered) - 1
     share = np.asarray(percentiles, np.float64) / 100.0

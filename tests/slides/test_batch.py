@@ -1,0 +1,365 @@
+"""Many files: where outputs go, that one bad file does not stop the rest, and one estimate for a folder."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openslide
+import pytest
+import tifffile
+from PIL import Image
+
+from restain.color.histogram import ColorHistogram
+from restain.color.images import RGB8, as_rgb8
+from restain.errors import EstimateWarning, InputError, OutputError, SlideError
+from restain.methods.macenko import Macenko
+from restain.phantom import STAINS_B, make_phantom
+from restain.slides import batch
+from restain.slides.batch import (
+    BatchSettings,
+    Failure,
+    is_image,
+    normalize_file,
+    normalize_files,
+    plan_outputs,
+)
+from restain.slides.icc import srgb_profile
+from restain.slides.pipeline import SlideResult
+from restain.slides.reader import open_slide
+from restain.slides.writer import PyramidSettings, write_array
+
+SETTINGS = BatchSettings(pyramid=PyramidSettings(tile=64))
+
+
+def pixels(path: Path) -> RGB8:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+# ---- where outputs go -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "output"),
+    [
+        ("a.png", "a.png"),
+        ("a.PNG", "a.PNG"),
+        ("deep/er/a.jpg", "deep/er/a.jpg"),
+        ("a.tif", "a.tif"),
+        ("a.tiff", "a.tiff"),
+        ("a.bmp", "a.bmp"),
+        ("a.webp", "a.webp"),
+        ("a.ppm", "a.png"),  # read, but not written
+        ("a.jp2", "a.png"),
+        ("a.svs", "a.tif"),
+        ("a.b.NDPI", "a.b.tif"),
+        ("a.mrxs", "a.tif"),
+        ("a.dcm", "a.tif"),
+    ],
+)
+def test_names_of_outputs(source: str, output: str) -> None:
+    root, folder = Path("in"), Path("out")
+    assert plan_outputs([root / source], root, folder) == [(root / source, folder / output)]
+
+
+def test_every_source_has_its_output() -> None:
+    sources = [Path(f"in/{name}") for name in ("b.png", "a.png", "x/a.png", "x/a.svs")]
+    planned = plan_outputs(sources, Path("in"), Path("out"))
+    assert [source for source, _ in planned] == sources
+    assert len({output for _, output in planned}) == 4
+
+
+@pytest.mark.parametrize("names", [("a.svs", "a.tif"), ("a.ppm", "a.png"), ("a.svs", "a.ndpi")])
+def test_two_sources_with_one_output_are_refused(names: tuple[str, str]) -> None:
+    with pytest.raises(OutputError, match=r"would both be written to out.a\.\w+; rename one"):
+        plan_outputs([Path("in") / name for name in names], Path("in"), Path("out"))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.TIFF", "a.svs", "a.dcm", "a.b.mrxs"])
+def test_images_are_known_by_extension(name: str) -> None:
+    assert is_image(Path(name))
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a", ".png", "a.png.txt", "a.csv", "a.safetensors"])
+def test_and_other_files_too(name: str) -> None:
+    assert not is_image(Path(name))
+
+
+# ---- one file ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif"])
+def test_an_image_becomes_what_transform_makes_of_it(
+    suffix: str, tissue: RGB8, fitted: Macenko, tmp_path: Path
+) -> None:
+    Image.fromarray(tissue).save(tmp_path / "in.png")
+    result = normalize_file(tmp_path / "in.png", tmp_path / f"out{suffix}", fitted, SETTINGS)
+    np.testing.assert_array_equal(pixels(tmp_path / f"out{suffix}"), fitted.transform(tissue))
+    assert result.appearance == fitted.estimate(tissue)
+    assert result.size == (423, 301)
+    assert result.warnings == ()
+
+
+@pytest.mark.parametrize("kind", ["gray", "16 bits", "CMYK", "palette"])
+def test_other_kinds_of_image(kind: str, tissue: RGB8, fitted: Macenko, tmp_path: Path) -> None:
+    source = tmp_path / ("in.jpg" if kind == "CMYK" else "in.png")
+    image = Image.fromarray(tissue)
+    if kind == "gray":
+        image.convert("L").save(source)
+    elif kind == "16 bits":
+        Image.fromarray(tissue[..., 1].astype(np.uint16) * 257).save(source)
+    elif kind == "CMYK":
+        image.convert("CMYK").save(source, quality=95)
+    else:
+        image.quantize(200).save(source)
+    with Image.open(source) as saved:
+        wanted = as_rgb8(saved)
+    normalize_file(source, tmp_path / "out.png", fitted, SETTINGS)
+    assert pixels(tmp_path / "out.png").shape == (301, 423, 3)
+    np.testing.assert_array_equal(pixels(tmp_path / "out.png"), fitted.transform(wanted))
+
+
+@pytest.fixture
+def rgba(tissue: RGB8) -> RGB8:
+    """A transparent corner with colours beneath that nobody should count, and a half transparent stripe."""
+    image = np.dstack([tissue, np.full(tissue.shape[:2], 255, np.uint8)])
+    image[:100, :200] = (0, 255, 0, 0)
+    image[200:220, :, 3] = 128
+    return image
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_transparent_images_stay_transparent(suffix: str, rgba: RGB8, fitted: Macenko, tmp_path: Path) -> None:
+    Image.fromarray(rgba).save(tmp_path / "in.png")
+    result = normalize_file(tmp_path / "in.png", tmp_path / f"out{suffix}", fitted, SETTINGS)
+    after = pixels(tmp_path / f"out{suffix}")
+    np.testing.assert_array_equal(after[..., 3], rgba[..., 3])
+    opaque = rgba[..., 3] == 255
+    known = fitted.estimate(ColorHistogram.from_image(rgba[..., :3], mask=opaque))
+    assert result.appearance == known
+    np.testing.assert_array_equal(after[opaque][:, :3], fitted.transform(rgba[..., :3], known)[opaque])
+
+
+def test_transparent_images_become_white_where_the_format_has_no_alpha(
+    rgba: RGB8, fitted: Macenko, tmp_path: Path
+) -> None:
+    Image.fromarray(rgba).save(tmp_path / "in.png")
+    normalize_file(tmp_path / "in.png", tmp_path / "out.bmp", fitted, SETTINGS)
+    after = pixels(tmp_path / "out.bmp")
+    assert (after[rgba[..., 3] == 0] == 255).all()
+
+
+def test_a_transparent_tiff_stays_transparent(rgba: RGB8, fitted: Macenko, tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "in.tif", rgba, photometric="rgb", extrasamples=["unassalpha"])
+    normalize_file(tmp_path / "in.tif", tmp_path / "out.png", fitted, SETTINGS)
+    after = pixels(tmp_path / "out.png")
+    assert after.shape[2] == 4
+    np.testing.assert_array_equal(after[..., 3], rgba[..., 3])
+
+
+def test_the_icc_profile_of_images(tissue: RGB8, fitted: Macenko, tmp_path: Path) -> None:
+    Image.fromarray(tissue).save(tmp_path / "in.png", icc_profile=b"a camera's own")
+    normalize_file(tmp_path / "in.png", tmp_path / "out.png", fitted, SETTINGS)
+    with Image.open(tmp_path / "out.png") as image:
+        assert image.info["icc_profile"] == srgb_profile()
+
+
+def test_resolution_of_a_plain_tiff_travels(tissue: RGB8, fitted: Macenko, tmp_path: Path) -> None:
+    unit: dict[str, Any] = {"resolution": (20_000, 20_000), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(tmp_path / "in.tif", tissue, photometric="rgb", **unit)
+    normalize_file(tmp_path / "in.tif", tmp_path / "out.tif", fitted, SETTINGS)
+    with open_slide(tmp_path / "out.tif") as slide:
+        assert slide.mpp == pytest.approx((0.5, 0.5))
+
+
+def test_a_slide_becomes_a_pyramid(pyramid: Path, fitted: Macenko, tmp_path: Path) -> None:
+    normalize_file(pyramid, tmp_path / "out.tif", fitted, SETTINGS)
+    with openslide.OpenSlide(str(tmp_path / "out.tif")) as slide:
+        assert slide.level_count == 4
+
+
+def test_a_slide_does_not_become_a_plain_image(pyramid: Path, fitted: Macenko, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"ends in \.tif"):
+        normalize_file(pyramid, tmp_path / "out.png", fitted, SETTINGS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_large_image_becomes_a_pyramid(
+    tissue: RGB8, fitted: Macenko, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "SLIDE_PIXELS", tissue[..., 0].size - 1)
+    Image.fromarray(tissue).save(tmp_path / "in.png")
+    normalize_file(tmp_path / "in.png", tmp_path / "out.tif", fitted, SETTINGS)
+    with openslide.OpenSlide(str(tmp_path / "out.tif")) as slide:
+        assert slide.level_count == 4
+
+
+@pytest.mark.parametrize("name", ["in.png", "out.png"])
+def test_existing_images_are_not_replaced(name: str, tissue: RGB8, fitted: Macenko, tmp_path: Path) -> None:
+    Image.fromarray(tissue).save(tmp_path / "in.png")
+    (tmp_path / "out.png").write_text("precious")
+    before = (tmp_path / name).read_bytes()
+    with pytest.raises(OutputError):
+        normalize_file(tmp_path / "in.png", tmp_path / name, fitted, SETTINGS)
+    if name == "in.png":
+        with pytest.raises(OutputError, match="input itself"):
+            normalize_file(tmp_path / "in.png", tmp_path / name, fitted, BatchSettings(overwrite=True))
+    assert (tmp_path / name).read_bytes() == before
+
+
+def test_blank_and_black_images(fitted: Macenko, tmp_path: Path) -> None:
+    for level in (255, 240, 0):
+        Image.new("RGB", (50, 40), (level,) * 3).save(tmp_path / f"{level}.png")
+        with pytest.warns(EstimateWarning):
+            result = normalize_file(tmp_path / f"{level}.png", tmp_path / f"out{level}.png", fitted, SETTINGS)
+        assert len(result.warnings) == 1
+    white = fitted.reference_.white_point if fitted.reference_ else None
+    np.testing.assert_allclose(pixels(tmp_path / "out240.png").mean(axis=(0, 1)), white, atol=1)
+
+
+# ---- many files -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tissue: RGB8, tmp_path: Path) -> Path:
+    """Three images of two labs, a slide in a subfolder, and what cannot be read."""
+    path = tmp_path / "in"
+    (path / "sub").mkdir(parents=True)
+    Image.fromarray(tissue).save(path / "a.png")
+    Image.fromarray(make_phantom(200, 150, seed=8, stain_matrix=STAINS_B).image).save(path / "b.png")
+    Image.fromarray(tissue[:100]).save(path / "c.jpg")
+    write_array(path / "sub" / "slide.tif", tissue, settings=PyramidSettings(tile=64))
+    return path
+
+
+def pairs_of(folder: Path) -> list[tuple[Path, Path]]:
+    sources = sorted(path for path in folder.rglob("*") if path.is_file())
+    return plan_outputs(sources, folder, folder.parent / "out")
+
+
+def outputs(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_folder(folder: Path, fitted: Macenko, tmp_path: Path) -> None:
+    results = list(normalize_files(pairs_of(folder), fitted, SETTINGS))
+    assert all(isinstance(result, SlideResult) for result in results)
+    assert [result.source.name for result in results] == ["a.png", "b.png", "c.jpg", "slide.tif"]
+    assert set(outputs(tmp_path / "out")) == {"a.png", "b.png", "c.jpg", "sub/slide.tif"}
+    for name in ("a.png", "b.png"):  # each by its own estimate
+        np.testing.assert_array_equal(pixels(tmp_path / "out" / name), fitted.transform(pixels(folder / name)))
+
+
+def test_the_number_of_workers_does_not_show(folder: Path, fitted: Macenko, tmp_path: Path) -> None:
+    seen = []
+    for workers in (1, 2, 5):
+        list(normalize_files(pairs_of(folder), fitted, BatchSettings(workers=workers, overwrite=True)))
+        seen.append(outputs(tmp_path / "out"))
+    assert seen[0] == seen[1] == seen[2]
+
+
+@pytest.mark.parametrize("estimate", ["image", "folder"])
+def test_one_bad_file_is_reported_and_the_rest_completes(
+    estimate: Any, folder: Path, fitted: Macenko, tmp_path: Path
+) -> None:
+    (folder / "bad.png").write_bytes((folder / "a.png").read_bytes()[:5000])
+    (folder / "words.svs").write_text("not a slide")
+    (folder / "z.tif").touch()
+    results = list(normalize_files(pairs_of(folder), fitted, BatchSettings(estimate=estimate)))
+    assert len(results) == 7
+    failed = {result.source.name: result.error for result in results if isinstance(result, Failure)}
+    assert set(failed) == {"bad.png", "words.svs", "z.tif"}
+    assert all(str(folder) in error and "\n" not in error for error in failed.values())
+    assert set(outputs(tmp_path / "out")) == {"a.png", "b.png", "c.jpg", "sub/slide.tif"}
+
+
+def test_a_slide_that_is_damaged_in_the_middle_is_told_as_damaged(folder: Path, tissue: RGB8, fitted: Macenko) -> None:
+    path = folder / "damaged.tif"
+    tifffile.imwrite(path, tissue, photometric="rgb", tile=(64, 64), compression="lzw")
+    with tifffile.TiffFile(path) as tiff:
+        offset = tiff.pages[0].dataoffsets[17]
+    with path.open("r+b") as stream:
+        stream.seek(offset + 100)
+        stream.write(bytes(64))
+    known = fitted.estimate(tissue)
+    with pytest.raises(SlideError, match=r"damaged\.tif is damaged"):
+        normalize_file(path, folder / "out.tif", fitted, SETTINGS, appearance=known)
+
+
+@pytest.mark.parametrize("error", [ValueError("odd"), RuntimeError("odder"), KeyError("oddest")])
+def test_an_error_that_nobody_foresaw_stops_one_file_only(
+    error: Exception, folder: Path, fitted: Macenko, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = batch.normalize_file
+
+    def normalize(source: Path, *arguments: Any, **options: Any) -> SlideResult:
+        if source.name == "b.png":
+            raise error
+        return real(source, *arguments, **options)
+
+    monkeypatch.setattr(batch, "normalize_file", normalize)
+    results = list(normalize_files(pairs_of(folder), fitted, SETTINGS))
+    assert [type(result) for result in results] == [SlideResult, Failure, SlideResult, SlideResult]
+    assert "odd" in results[1].error  # type: ignore[union-attr]
+    assert set(outputs(tmp_path / "out")) == {"a.png", "c.jpg", "sub/slide.tif"}
+
+
+def test_a_damaged_icc_profile_does_not_stop_the_rest(
+    folder: Path, tissue: RGB8, fitted: Macenko, tmp_path: Path
+) -> None:
+    tifffile.imwrite(folder / "icc.tif", tissue, photometric="rgb", tile=(64, 64), iccprofile=b"no profile" * 20)
+    list(normalize_files(pairs_of(folder), fitted, SETTINGS))
+    assert {"a.png", "b.png", "c.jpg", "sub/slide.tif"} <= set(outputs(tmp_path / "out"))
+
+
+def test_a_folder_that_cannot_be_made_is_reported(folder: Path, fitted: Macenko, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "sub").write_text("a file where a folder should be")
+    results = list(normalize_files(pairs_of(folder), fitted, SETTINGS))
+    assert [type(result) for result in results] == [SlideResult, SlideResult, SlideResult, Failure]
+
+
+def test_existing_outputs_are_reported_and_kept(folder: Path, fitted: Macenko, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "b.png").write_text("precious")
+    results = list(normalize_files(pairs_of(folder), fitted, SETTINGS))
+    assert [type(result) for result in results] == [SlideResult, Failure, SlideResult, SlideResult]
+    assert (tmp_path / "out" / "b.png").read_text() == "precious"
+
+
+def test_one_estimate_for_a_folder(folder: Path, fitted: Macenko, tmp_path: Path) -> None:
+    (folder / "sub" / "slide.tif").unlink()
+    results = list(normalize_files(pairs_of(folder), fitted, BatchSettings(estimate="folder")))
+    together = fitted.estimate(ColorHistogram.from_images([pixels(folder / n) for n in ("a.png", "b.png", "c.jpg")]))
+    for result in results:
+        assert isinstance(result, SlideResult)
+        assert result.appearance == together
+    np.testing.assert_array_equal(
+        pixels(tmp_path / "out" / "b.png"), fitted.transform(pixels(folder / "b.png"), together)
+    )
+
+
+def test_nothing_but_bad_files(fitted: Macenko, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("words")
+    pairs = [(tmp_path / "a.png", tmp_path / "out" / "a.png")]
+    assert [type(result) for result in normalize_files(pairs, fitted, SETTINGS)] == [Failure]
+    with pytest.raises(InputError, match=r"none of the files could be read.*a\.png"):
+        list(normalize_files(pairs, fitted, BatchSettings(estimate="folder")))
+
+
+def test_progress_counts_files(folder: Path, fitted: Macenko) -> None:
+    (folder / "bad.png").write_text("words")
+    told: list[tuple[int, int, str]] = []
+    list(
+        normalize_files(
+            pairs_of(folder), fitted, SETTINGS, progress=lambda done, total, path: told.append((done, total, path.name))
+        )
+    )
+    assert told == [(1, 5, "a.png"), (2, 5, "b.png"), (3, 5, "bad.png"), (4, 5, "c.jpg"), (5, 5, "slide.tif")]
+
+
+def test_notes_of_each_file_stay_with_it(folder: Path, fitted: Macenko) -> None:
+    Image.new("RGB", (50, 40), (240, 240, 240)).save(folder / "blank.png")
+    results = {result.source.name: result for result in normalize_files(pairs_of(folder), fitted, SETTINGS)}
+    noted = {name for name, result in results.items() if isinstance(result, SlideResult) and result.warnings}
+    assert noted == {"blank.png"}
