@@ -28,7 +28,7 @@ FOLDERS = [
     "monuseg/img",
     "osteosarcoma",
 ]
-MOST_IMAGES = 24  # of a folder, spread over its subfolders
+MOST_IMAGES = 12  # of a folder, spread over its subfolders
 SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
 
 

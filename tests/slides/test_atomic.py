@@ -177,7 +177,9 @@ def test_a_failing_write_keeps_what_was_to_be_replaced(
     assert contents(folder) == before
 
 
-def test_a_damaged_source_is_told_as_such(tissue: RGB8, tmp_path: Path, fitted: Macenko, appearance: Appearance) -> None:
+def test_a_damaged_source_is_told_as_such(
+    tissue: RGB8, tmp_path: Path, fitted: Macenko, appearance: Appearance
+) -> None:
     """The appearance is known, so the damage shows only while the output is being written."""
     source = tmp_path / "slide.tif"
     tifffile.imwrite(source, tissue, photometric="rgb", tile=(64, 64), compression="lzw")

@@ -190,9 +190,7 @@ def test_missing_tiles_stay_missing(background: Any, holey: Path, tmp_path: Path
     assert (before[..., 3] == 0).any()
 
 
-def test_padding_in_a_tile_that_also_shows_something_stays_white(
-    holey: Path, fitted: Macenko, tmp_path: Path
-) -> None:
+def test_padding_in_a_tile_that_also_shows_something_stays_white(holey: Path, fitted: Macenko, tmp_path: Path) -> None:
     normalize_slide(holey, tmp_path / "out.tif", fitted, settings=PyramidSettings(tile=96, quality=100))
     before, after = level_zero(holey), level_zero(tmp_path / "out.tif")
     assert (after[:64, :, 3] == 255).all()
@@ -255,9 +253,7 @@ def test_implausible_resolution_does_not_travel_and_is_noted(tissue: RGB8, fitte
         assert "openslide.mpp-x" not in slide.properties
 
 
-def test_the_icc_profile_is_srgb_where_the_reference_has_none(
-    tissue: RGB8, fitted: Macenko, tmp_path: Path
-) -> None:
+def test_the_icc_profile_is_srgb_where_the_reference_has_none(tissue: RGB8, fitted: Macenko, tmp_path: Path) -> None:
     write_array(tmp_path / "in.tif", tissue, icc_profile=other_profile())
     normalize_slide(tmp_path / "in.tif", tmp_path / "out.tif", fitted)
     with openslide.OpenSlide(str(tmp_path / "out.tif")) as slide:

@@ -429,9 +429,7 @@ def lossless(request: pytest.FixtureRequest, tissue: RGB8, tmp_path_factory: pyt
 
 
 @settings(max_examples=40)
-@given(
-    st.tuples(st.integers(-150, 550), st.integers(-150, 450)), st.tuples(st.integers(1, 200), st.integers(1, 200))
-)
+@given(st.tuples(st.integers(-150, 550), st.integers(-150, 450)), st.tuples(st.integers(1, 200), st.integers(1, 200)))
 def test_outside_the_slide_is_padding(
     lossless: Path, tissue: RGB8, location: tuple[int, int], size: tuple[int, int]
 ) -> None:

@@ -14,6 +14,10 @@ from restain.slides.pipeline import SlideResult, normalize_slide
 from restain.slides.reader import open_slide
 from restain.slides.sample import sample_slide
 
+JPEG_ERROR = 4.0
+"""Mean absolute difference, grey levels, that quality 90 may cost on sharp tissue; an inverted channel or a shift of
+one pixel costs about ten."""
+
 
 def slide_in(data: Path, name: str) -> Path:
     path = data / name
@@ -37,14 +41,14 @@ def check_output(source: Path, output: Path, normalizer: Macenko, result: SlideR
         corner, size = (width // 3, height // 3), (min(1000, width // 2), min(1000, height // 2))
         wanted = normalizer.transform(before.read_region(corner, 0, size)[0], result.appearance)
         error = np.abs(after.read_region(corner, 0, size)[0].astype(np.int64) - wanted)
-        assert error.mean() < 4
+        assert error.mean() < JPEG_ERROR
         assert after.mpp == (pytest.approx(before.mpp) if before.mpp else None)
         assert after.objective_power == before.objective_power
         assert after.level_downsamples[1] == pytest.approx(2, rel=0.01)
         # A level is the mean of what lies beneath it.
         first = after.read_region((0, 0), 0, after.dimensions)[0]
         second = after.read_region((0, 0), 1, after.level_dimensions[1])[0]
-        assert np.abs(mean_of_fours(first) - second).mean() < 2
+        assert np.abs(mean_of_fours(first) - second).mean() < JPEG_ERROR
 
 
 def mean_of_fours(image: RGB8) -> np.ndarray:
@@ -94,7 +98,7 @@ def test_one_of_four_scanners(data: Path, tmp_path: Path) -> None:
     source = slide_in(data, "scanners4_cytology/563479/NanoZoomerS210_563479.tif")
     normalizer = Macenko().fit("pap")
     with pytest.warns(UserWarning, match="1000 micrometres per pixel"):
-        result = normalize_slide(source, tmp_path / "out.tif", normalizer)
+        result = normalize_slide(source, tmp_path / "out.tif", normalizer, max_pixels=4_000_000)
     assert len(result.warnings) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -106,7 +106,9 @@ def test_a_slide_that_is_all_tissue(tmp_path: Path) -> None:
     assert histogram.pixels == 512 * 512
 
 
-@pytest.mark.parametrize("white", [(243.0, 243.0, 243.0), (255.0, 255.0, 255.0), (232.0, 236.0, 240.0), (236.0, 231.0, 228.0)])
+@pytest.mark.parametrize(
+    "white", [(243.0, 243.0, 243.0), (255.0, 255.0, 255.0), (232.0, 236.0, 240.0), (236.0, 231.0, 228.0)]
+)
 @pytest.mark.parametrize("noise", [0.5, 2.0])
 def test_the_white_point_is_the_planted_one(white: tuple[float, float, float], noise: float, tmp_path: Path) -> None:
     scanner = Scanner(white=white, noise=noise)
@@ -121,9 +123,7 @@ def test_the_white_point_is_the_planted_one(white: tuple[float, float, float], n
 
 
 @pytest.mark.parametrize(("most", "most_glass"), [(SIDE**2, SIDE**2), (50_000, 20_000), (10**9, 10**9)])
-def test_no_more_is_read_than_asked(
-    most: int, most_glass: int, slide: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_more_is_read_than_asked(most: int, most_glass: int, slide: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
     with open_slide(slide) as opened:
         whole = opened.read_region
@@ -220,7 +220,9 @@ def holey_pyramid(path: Path, image: RGB8, hole: NDArray[np.bool_]) -> None:
 
     height, width = image.shape[:2]
     corners = [(y, x) for y in range(0, height, SIDE) for x in range(0, width, SIDE)]
-    tiles = (encode_tile(None if part(hole, y, x).all() else image[y : y + SIDE, x : x + SIDE], SHARP) for y, x in corners)
+    tiles = (
+        encode_tile(None if part(hole, y, x).all() else image[y : y + SIDE, x : x + SIDE], SHARP) for y, x in corners
+    )
     write_pyramid(
         path,
         (width, height),

@@ -174,9 +174,7 @@ def test_saturated_colours_come_back(subsampling: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("quality", [50, 90, 100])
 @pytest.mark.parametrize("subsampling", ["444", "422", "420"])
-def test_jpeg_options_do_what_they_do_in_pillow(
-    quality: int, subsampling: str, tissue: RGB8, tmp_path: Path
-) -> None:
+def test_jpeg_options_do_what_they_do_in_pillow(quality: int, subsampling: str, tissue: RGB8, tmp_path: Path) -> None:
     options = PyramidSettings(tile=64, quality=quality, subsampling=subsampling)
     write_array(tmp_path / "slide.tif", tissue, settings=options)
     check_pyramid(tmp_path / "slide.tif", tissue, options)

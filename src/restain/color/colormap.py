@@ -98,6 +98,8 @@ class ColorMap:
             out = np.empty(pixels.shape, np.uint8)
         elif out.shape != pixels.shape or out.dtype != np.uint8 or not out.flags.writeable:
             raise InputError(f"got out of {out.dtype} {out.shape}; wanted writable uint8 {pixels.shape}")
+        if out is not pixels and np.may_share_memory(pixels, out) and not _same_memory(pixels, out):
+            pixels = pixels.copy()  # an overlap: a pixel could be overwritten before it is read
         if self._function is None:
             kernels.apply_table(self._packed, pixels, out)
         elif np.may_share_memory(pixels, out):
@@ -150,3 +152,8 @@ class ColorMap:
         if values.shape != (len(codes), 3) or np.isnan(values).any():
             raise InputError(f"a colour function gave {values.shape} with NaN or of the wrong shape for {len(codes)}")
         self._packed[codes] = pack(np.rint(np.clip(values, 0, 255)).astype(np.uint8)) | _READY
+
+
+def _same_memory(first: RGB8, second: RGB8) -> bool:
+    """Whether two arrays are the same pixels at the same places."""
+    return first.ctypes.data == second.ctypes.data and first.strides == second.strides and first.shape == second.shape

@@ -20,17 +20,13 @@ def as_rgb8(image: Any) -> RGB8:
     * uint16: 0..65535 is the full range, rounded to 8 bits.
     * bool: False is black, True is white.
     * floats: 0..1 is the full range; if the largest value is above 1, then 0..255 is.
-    * PIL images: converted to RGB (CMYK and palettes too), transparency composited on white.
+    * PIL images: converted to RGB (CMYK and palettes too), transparency composited on white; 16 and 32 bits a pixel
+      are taken as 0..65535, floats as above.
 
     Raises:
         InputError: another shape or type, an empty image, values that are not finite, negative, or above 255.
     """
-    if hasattr(image, "getbands") and hasattr(image, "convert"):  # a PIL image, told without importing PIL
-        bands = image.getbands()
-        transparent = "A" in bands or "a" in bands or "transparency" in getattr(image, "info", {})
-        if image.mode not in ("I;16", "I;16L", "I;16B"):
-            image = image.convert("RGBA" if transparent else "RGB")
-    array = np.asarray(image)
+    array = _as_array(image)
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or array.shape[2] not in (1, 3, 4):
@@ -50,11 +46,28 @@ def as_rgb8(image: Any) -> RGB8:
 
 def opaque(image: Any) -> NDArray[np.bool_] | None:
     """Where an RGBA image is opaque, (H, W) bool; None when it has no alpha or is opaque everywhere."""
-    array = np.asarray(image)
+    array = _as_array(image)
     if array.ndim != 3 or array.shape[2] != 4:
         return None
     mask: NDArray[np.bool_] = _to_8_bits(array)[..., 3] == 255
     return None if mask.all() else mask
+
+
+def _as_array(image: Any) -> NDArray[Any]:
+    """Any image as an array in this machine's byte order; a PIL image as RGB or RGBA, or unconverted if it is deep."""
+    if hasattr(image, "getbands") and hasattr(image, "convert"):  # a PIL image, told without importing PIL
+        if image.mode.startswith(("I", "F")):
+            array = np.asarray(image)
+            if array.dtype == np.int32 and array.min() >= 0 and array.max() <= 65535:  # how 16-bit gray is held, too
+                return array.astype(np.uint16)
+            return array.astype(array.dtype.newbyteorder("="))
+        transparent = {"A", "a"} & set(image.getbands()) or "transparency" in image.info
+        return np.asarray(image.convert("RGBA" if transparent else "RGB"))
+    try:
+        array = np.asarray(image)
+    except ValueError as error:
+        raise InputError(f"got a sequence that is no array ({error}); wanted one image, (H, W, 3) uint8") from None
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def _to_8_bits(array: NDArray[Any]) -> RGB8:

@@ -18,7 +18,7 @@ from restain import files
 from restain.color.colormap import ColorMap
 from restain.color.glass import WhitePoint, find_white_point, glass_weight
 from restain.color.histogram import ColorHistogram
-from restain.color.images import RGB8, as_rgb8
+from restain.color.images import RGB8, as_rgb8, opaque
 from restain.errors import EstimateWarning, FitError, FormatError, InputError, NotFittedError
 
 Background = Literal["match", "keep", "white", "none"]
@@ -64,6 +64,10 @@ class Appearance:
         return all(np.array_equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
 
     __hash__ = None  # type: ignore[assignment]  # holds arrays
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape that each array must have, by name: what a file is checked against."""
+        return {"white_point": (3,)}
 
 
 @dataclass(eq=False, kw_only=True)
@@ -161,7 +165,8 @@ class Normalizer:
         """Normalize one image; estimates from this image unless an `appearance` is given.
 
         Args:
-            image: (H, W, 3) uint8 or another form that `restain.color.images.as_rgb8` accepts; never changed.
+            image: (H, W, 3) uint8 or another form that `restain.color.images.as_rgb8` accepts; never changed. Where
+                it is transparent it is padding: composited on white, and not mapped.
             appearance: the slide's, from `estimate`; give it for tiles, or every tile gets colours of its own.
 
         Returns:
@@ -171,7 +176,11 @@ class Normalizer:
         pixels = as_rgb8(image)
         if appearance is None:
             appearance = self.estimate(ColorHistogram.from_image(image))
-        return self.color_map(appearance, lazy=True)(pixels)
+        out = self.color_map(appearance, lazy=True)(pixels)
+        known = opaque(image)
+        if known is not None:  # padding stays padding
+            out[~known] = pixels[~known]
+        return out
 
     def map_colors(self, colors: NDArray[Any], appearance: Appearance) -> Floats:
         """The map itself: colours (n, 3) in 0..255 to (n, 3) float64, neither clipped nor rounded.
@@ -333,16 +342,18 @@ def _from_arrays(kind: type[Appearance], arrays: Mapping[str, NDArray[Any]], val
     if "icc_profile" in arrays:
         contents["icc_profile"] = arrays["icc_profile"].tobytes()
     appearance = kind(**contents)
-    for item in fields(appearance):
-        value = getattr(appearance, item.name)
-        if isinstance(value, np.ndarray) and not (value.dtype == np.float64 and np.isfinite(value).all()):
-            raise ValueError(f"{item.name} is not finite float64")
-    if appearance.white_point.shape != (3,):
-        raise ValueError(f"white_point has shape {appearance.white_point.shape}")
+    for name, shape in appearance._shapes().items():
+        value = getattr(appearance, name)
+        if not isinstance(value, np.ndarray) or value.shape != shape or value.dtype != np.float64:
+            raise ValueError(f"{name} is not float64 of shape {shape}")
+        if not np.isfinite(value).all():
+            raise ValueError(f"{name} is not finite")
+    if not ((appearance.white_point >= 0) & (appearance.white_point <= 255)).all():
+        raise ValueError(f"the white point {appearance.white_point} is outside 0..255")
     return appearance
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
+    if isinstance(value, (np.ndarray, np.generic)):
         return value.tolist()
     return list(value) if isinstance(value, tuple) else value

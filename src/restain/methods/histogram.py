@@ -23,6 +23,9 @@ class ChannelDistributions(Appearance):
 
     cumulative: Floats
 
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        return super()._shapes() | {"cumulative": (3, 256)}
+
 
 @dataclass(eq=False, kw_only=True)
 class HistogramMatching(Normalizer):

@@ -44,6 +44,8 @@ class Macenko(StainNormalizer):
             raise InputError(f"got tissue={self.tissue!r}; wanted lightness or density")
         if not 0 <= self.alpha < 50:
             raise InputError(f"got alpha={self.alpha}; wanted a percentile in 0..50")
+        if not self.beta >= 0:
+            raise InputError(f"got beta={self.beta}; wanted an optical density, not negative")
 
     def _tissue(self, histogram: ColorHistogram, white: Floats) -> ColorHistogram:
         if self.tissue == "lightness":

@@ -29,6 +29,9 @@ class LabMoments(Appearance):
     mean: Floats
     deviation: Floats
 
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        return super()._shapes() | {"mean": (3,), "deviation": (3,)}
+
 
 @dataclass(eq=False, kw_only=True)
 class Reinhard(Normalizer):

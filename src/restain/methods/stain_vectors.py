@@ -51,6 +51,11 @@ class StainAppearance(Appearance):
     median_concentrations: Floats
     angle: float
 
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        count = 3 if len(self.stain_matrix) == 3 else 2
+        each = ("max_concentrations", "median_concentrations")
+        return super()._shapes() | {"stain_matrix": (count, 3)} | dict.fromkeys(each, (count,))
+
 
 @dataclass(eq=False, kw_only=True)
 class StainNormalizer(Normalizer):
@@ -93,6 +98,8 @@ class StainNormalizer(Normalizer):
             raise InputError(f"got darkest={self.darkest}; wanted a level in 0..255")
         if not 0 < self.off_plane <= 1:
             raise InputError(f"got off_plane={self.off_plane}; wanted a share above 0 and up to 1")
+        if not 0 <= self.least_angle <= 90:
+            raise InputError(f"got least_angle={self.least_angle}; wanted degrees in 0..90")
 
     def _find_stains(self, density: Floats, counts: Floats) -> Floats:
         """The (2, 3) unit rows, hematoxylin first, from optical densities (n, 3) with counts (n,)."""

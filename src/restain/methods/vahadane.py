@@ -28,9 +28,7 @@ class Vahadane(StainNormalizer):
     """
 
     name: ClassVar[str] = "vahadane"
-    fit_bits: ClassVar[int] = (
-        6  # a factorisation goes through all colours a hundred times; this moves it by 0.2 degrees
-    )
+    fit_bits: ClassVar[int] = 6  # it goes through all colours a hundred times; this moves it by some 0.2 degrees
 
     sparsity: float = 0.02
     concentration_sparsity: float = 0.01
@@ -40,8 +38,8 @@ class Vahadane(StainNormalizer):
         super().__post_init__()
         if not (self.sparsity >= 0 and self.concentration_sparsity >= 0):
             raise InputError("sparsity and concentration_sparsity must not be negative")
-        if self.iterations < 1:
-            raise InputError(f"got iterations={self.iterations}; wanted 1 or more")
+        if self.iterations != int(self.iterations) or self.iterations < 1:
+            raise InputError(f"got iterations={self.iterations}; wanted a whole number, 1 or more")
 
     def _find_stains(self, density: Floats, counts: Floats) -> Floats:
         start = extreme_angles(density, counts, 1.0)

@@ -1,0 +1,214 @@
+"""What may name a reference: paths, folders, patterns, lists, arrays, saved histograms, profiles."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from restain import references
+from restain.color.histogram import ColorHistogram
+from restain.errors import FormatError, InputError, SlideError
+from restain.methods.macenko import Macenko
+from restain.phantom import Phantom
+from restain.profiles import load_profile
+from restain.references import find_files, read_reference
+from restain.slides.icc import srgb_profile
+from restain.slides.sample import sample_slide
+from restain.slides.writer import write_array
+
+
+@pytest.fixture
+def folder(phantom: Phantom, reference: Phantom, tmp_path: Path) -> Path:
+    """Two images, one of them in a subfolder, and hidden files that are nobody's reference."""
+    (tmp_path / "sub").mkdir()
+    (tmp_path / ".hidden").mkdir()
+    Image.fromarray(phantom.image).save(tmp_path / "a.png")
+    Image.fromarray(reference.image).save(tmp_path / "sub" / "b.png")
+    (tmp_path / ".DS_Store").write_text("not an image")
+    (tmp_path / "sub" / "._b.png").write_text("not an image either")
+    (tmp_path / ".hidden" / "c.png").write_text("nor this")
+    return tmp_path
+
+
+def counted(*phantoms: Phantom) -> ColorHistogram:
+    return ColorHistogram.from_images([phantom.image for phantom in phantoms])
+
+
+def same_colors(one: ColorHistogram, other: ColorHistogram) -> bool:
+    return np.array_equal(one.codes, other.codes) and np.array_equal(one.counts, other.counts)
+
+
+# ---- paths ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("as_text", [True, False])
+def test_an_image(as_text: bool, folder: Path, phantom: Phantom) -> None:
+    path = folder / "a.png"
+    histogram = read_reference(str(path) if as_text else path)
+    assert histogram == counted(phantom)
+    assert histogram.provenance == {"image": "a.png", "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def test_the_profile_of_an_image_comes_along(folder: Path, phantom: Phantom) -> None:
+    Image.fromarray(phantom.image).save(folder / "icc.png", icc_profile=srgb_profile())
+    assert read_reference(folder / "icc.png").icc_profile == srgb_profile()
+    assert read_reference(folder / "a.png").icc_profile is None
+
+
+def test_transparent_pixels_are_not_counted(tmp_path: Path, phantom: Phantom) -> None:
+    rgba = np.dstack([phantom.image, np.full(phantom.image.shape[:2], 255, np.uint8)])
+    rgba[:90] = (0, 255, 0, 0)
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    assert read_reference(tmp_path / "a.png").pixels == (192 - 90) * 256
+
+
+def test_a_slide(tmp_path: Path, phantom: Phantom) -> None:
+    write_array(tmp_path / "slide.tif", phantom.image)
+    histogram = read_reference(tmp_path / "slide.tif")
+    assert histogram == sample_slide(tmp_path / "slide.tif")
+    assert histogram.provenance["slide"] == "slide.tif"
+
+
+def test_a_large_image_is_sampled(folder: Path, phantom: Phantom, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(references, "SLIDE_PIXELS", phantom.image[..., 0].size - 1)
+    assert "tissue_tiles" in read_reference(folder / "a.png").provenance
+
+
+def test_the_container_of_the_pixels_does_not_matter(folder: Path, phantom: Phantom) -> None:
+    tifffile.imwrite(folder / "strips.tif", phantom.image, photometric="rgb")
+    tifffile.imwrite(folder / "tiles.tif", phantom.image, photometric="rgb", tile=(64, 64), compression="zstd")
+    wanted = read_reference(folder / "a.png")
+    assert read_reference(folder / "strips.tif") == wanted
+    assert read_reference(folder / "tiles.tif") == wanted
+
+
+def test_a_folder_is_searched_through(folder: Path, phantom: Phantom, reference: Phantom) -> None:
+    histogram = read_reference(folder)
+    assert same_colors(histogram, counted(phantom, reference))
+    assert [part["image"] for part in histogram.provenance["merged"]] == ["a.png", "b.png"]
+
+
+def test_notes_and_tables_in_a_folder_are_passed_over(folder: Path, phantom: Phantom, reference: Phantom) -> None:
+    """As `restain normalize` does with the same folder."""
+    (folder / "README.txt").write_text("these are images of lab A")
+    (folder / "stain.csv").write_text("image,stain\na.png,HE\n")
+    assert same_colors(read_reference(folder), counted(phantom, reference))
+
+
+@pytest.mark.parametrize("pattern", ["*.png", "**/*.png", "sub/?.png", "[a-z].png"])
+def test_patterns(pattern: str, folder: Path, phantom: Phantom, reference: Phantom) -> None:
+    wanted = {
+        "*.png": counted(phantom),
+        "**/*.png": counted(phantom, reference),
+        "sub/?.png": counted(reference),
+        "[a-z].png": counted(phantom),
+    }
+    assert same_colors(read_reference(str(folder / pattern)), wanted[pattern])
+
+
+def test_a_list_of_anything(folder: Path, phantom: Phantom, reference: Phantom) -> None:
+    mixed = [str(folder / "a.png"), folder / "sub", phantom.image, counted(reference)]
+    assert same_colors(read_reference(mixed), counted(phantom, reference, phantom, reference))
+    assert same_colors(read_reference(tuple(mixed)), read_reference(mixed))
+
+
+def test_a_saved_histogram(tmp_path: Path, phantom: Phantom) -> None:
+    counted(phantom).save(tmp_path / "h.safetensors")
+    assert read_reference(tmp_path / "h.safetensors") == counted(phantom)
+
+
+def test_what_is_in_memory(phantom: Phantom) -> None:
+    histogram = counted(phantom)
+    assert read_reference(histogram) is histogram
+    assert read_reference(phantom.image) == histogram
+    assert read_reference(Image.fromarray(phantom.image)) == histogram
+
+
+# ---- profiles ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["he", "pap"])
+def test_a_profile_by_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    histogram = read_reference(name)
+    assert histogram == load_profile(name)
+    assert histogram.provenance["profile"] == name
+
+
+def test_a_profile_in_a_list(phantom: Phantom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert same_colors(read_reference(["he", phantom.image]), load_profile("he") + counted(phantom))
+
+
+def test_a_file_of_that_name_is_meant(phantom: Phantom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(phantom.image).save(tmp_path / "he", format="PNG")
+    assert read_reference("he") == counted(phantom)
+    assert read_reference(["he"]) == counted(phantom)
+
+
+def test_a_folder_of_that_name_is_meant(folder: Path, reference: Phantom, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    (folder / "sub").rename(folder / "pap")
+    assert read_reference("pap") == counted(reference)
+
+
+# ---- what is refused --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["nosuch", "nosuch.png", "no/such/*.png", "HE"])
+def test_nothing_of_that_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"names no file.*he, pap"):
+        read_reference(name)
+    with pytest.raises(InputError, match="names no file"):
+        read_reference(["he", name])
+
+
+def test_an_empty_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="names no file"):
+        read_reference(tmp_path)
+
+
+@pytest.mark.parametrize("empty", [[], ()])
+def test_an_empty_list(empty: object) -> None:
+    with pytest.raises(InputError, match="at least one"):
+        read_reference(empty)
+
+
+def test_files_that_hold_something_else(tmp_path: Path, phantom: Phantom) -> None:
+    (tmp_path / "a.png").write_text("words")
+    with pytest.raises(SlideError, match=r"a\.png"):
+        read_reference(tmp_path / "a.png")
+    (tmp_path / "h.safetensors").write_text("words")
+    with pytest.raises(FormatError, match=r"h\.safetensors"):
+        read_reference(tmp_path / "h.safetensors")
+    Macenko().fit(phantom.image).save(tmp_path / "n.safetensors")
+    with pytest.raises(FormatError, match="holds a normalizer; wanted a colour histogram"):
+        read_reference(tmp_path / "n.safetensors")
+
+
+# ---- finding files ----------------------------------------------------------------------------------------------
+
+
+def test_files_come_sorted_and_without_hidden_ones(folder: Path) -> None:
+    assert find_files(folder) == [folder / "a.png", folder / "sub" / "b.png"]
+    assert find_files(str(folder / "**" / "*.png")) == [folder / "a.png", folder / "sub" / "b.png"]
+
+
+def test_a_file_named_by_its_path_may_be_hidden(folder: Path) -> None:
+    assert find_files(folder / ".DS_Store") == [folder / ".DS_Store"]
+    assert find_files(folder / ".hidden") == [folder / ".hidden" / "c.png"]
+
+
+def test_names_that_look_like_patterns(tmp_path: Path) -> None:
+    for name in ("slide [1].png", "a*b.png", "what?.png"):
+        (tmp_path / name).touch()
+        assert find_files(tmp_path / name) == [tmp_path / name]
+
+
+def test_folders_are_no_files(folder: Path) -> None:
+    assert find_files(str(folder / "*")) == [folder / "a.png"]
