@@ -146,8 +146,8 @@ class Normalizer:
     def estimate(self, source: Any) -> Appearance:
         """Learn how one slide looks, once; `source` as in `fit`.
 
-        Where the tissue does not determine the statistics, the fitted reference's (or else published ones) stand in,
-        so that only the glass is matched; the result says so in `fallback`, and an `EstimateWarning` is issued.
+        Where the tissue does not determine the statistics, the fitted reference's (or else published ones) stand in;
+        the result says so in `fallback`, an `EstimateWarning` is issued, and its map matches the glass alone.
         """
         histogram = _as_histogram(source)
         white = self._white_point(histogram)
@@ -191,7 +191,9 @@ class Normalizer:
         reference = self._fitted()
         levels = np.asarray(colors, np.float64)
         transmittance = (levels + 1.0) / (appearance.white_point + 1.0)
-        restyled = self._restyle(np.clip(transmittance * 256.0 - 1.0, 0.0, 255.0), appearance, reference)
+        balanced = np.clip(transmittance * 256.0 - 1.0, 0.0, 255.0)
+        # Where nothing could be measured, nothing but the glass is changed.
+        restyled = balanced if appearance.fallback else self._restyle(balanced, appearance, reference)
         if self.background == "none":
             return restyled
         wanted = {"match": reference.white_point, "keep": appearance.white_point, "white": np.full(3, 255.0)}

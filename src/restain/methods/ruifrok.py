@@ -36,8 +36,11 @@ class Ruifrok(StainNormalizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.stains, np.ndarray):
-            self.stains = self.stains.tolist()
+        if not isinstance(self.stains, str):
+            try:
+                self.stains = np.asarray(self.stains, np.float64).tolist()  # one form, to be saved and compared
+            except (TypeError, ValueError):
+                raise InputError(f"got stains={self.stains!r}; wanted a name, or rows of R, G, B densities") from None
         self.stain_matrix()
 
     def stain_matrix(self) -> Floats:
