@@ -19,7 +19,7 @@ help:  ## list the targets
 setup: .venv/.dev  ## make .venv with everything for working on restain
 
 demo: .venv/.core  ## normalize a slide into demo/ (installs only the core)
-	$(BIN)/restain demo -o demo/
+	$(BIN)/restain demo -o demo/ --overwrite
 
 test: .venv/.dev  ## run the tests
 	$(BIN)/python -m pytest -n auto --maxprocesses=$(WORKERS)

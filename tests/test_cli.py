@@ -55,9 +55,10 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
     """`restain ARGUMENTS…` in this process."""
 
     def run(*arguments: object) -> Outcome:
-        with warnings.catch_warnings(), pytest.raises(SystemExit) as exit:
+        with warnings.catch_warnings():
             warnings.simplefilter("default")  # as in a process of its own
-            cli.main([str(argument) for argument in arguments])
+            with pytest.raises(SystemExit) as exit:
+                cli.main([str(argument) for argument in arguments])
         captured = capsys.readouterr()
         return Outcome(exit.value.code, captured.out, captured.err)  # type: ignore[arg-type]
 

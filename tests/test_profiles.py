@@ -18,7 +18,7 @@ FREE = re.compile(r"CC0|CC[- ]BY(?!-N)|MIT|Apache|BSD")
 
 
 def test_names() -> None:
-    assert NAMES == sorted(NAMES)
+    assert sorted(NAMES) == NAMES
     assert {"he", "pap"} <= set(NAMES)
     assert restain.profile_names() == NAMES
 

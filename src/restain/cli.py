@@ -1,6 +1,8 @@
 """The command line: one short function a command. Nothing heavy is imported before a command needs it."""
 
+import io
 import json
+import logging
 import os
 import sys
 import warnings
@@ -95,8 +97,6 @@ def normalize(
 
     if workers is not None and workers < 1:
         raise InputError(f"got --workers {workers}; wanted 1 or more")
-    if preview is not None:
-        _check_preview(preview, overwrite)
     settings = BatchSettings(
         estimate=estimate,
         max_pixels=max_pixels,
@@ -115,18 +115,21 @@ def normalize(
     failures: list[Failure] = []
     if many:
         root = Path(source) if Path(source).is_dir() else Path(os.path.commonpath([f.parent for f in files]))
-        pairs = plan_outputs(_images(files, output), root, output)
+        pairs = plan_outputs(_images(files, root, output), root, output)
+        _check_preview(preview, pairs, overwrite)
         _make_folder(output)
+        together = [file for file, _ in pairs]
         if not overwrite:
             pairs = _without_done(pairs)
-        results, failures = _run_many(pairs, fitted, settings)
+        results, failures = _run_many(pairs, together, fitted, settings)
     else:
         target_path = output / plan_outputs(files, files[0].parent, Path())[0][1] if output.is_dir() else output
+        _check_preview(preview, [(files[0], target_path)], overwrite)
         with _slide_progress() as progress:
             results = [normalize_file(files[0], target_path, fitted, settings, progress=progress)]
     if preview is not None and results:
         _write_preview(preview, results, overwrite)
-    _report(fitted, results, failures, json_)
+    _report(fitted, results, failures, json_, many)
     return 1 if failures else 0
 
 
@@ -160,6 +163,9 @@ def fit(
     if output.suffix != ".safetensors":
         raise OutputError(f"{output} should end in .safetensors, the format of saved normalizers")
     refuse_overwrite(output, overwrite)
+    for item in reference:
+        if output.exists() and Path(item).exists() and os.path.samefile(item, output):
+            raise OutputError(f"{output} is the reference itself; name another output")
     fitted = _method(method, background).fit(reference if len(reference) > 1 else reference[0])
     fitted.save(output, overwrite=overwrite)
     print(f"{output}: {fitted.name}, {_appearance_line(fitted)}")
@@ -211,6 +217,7 @@ def demo(
     output: Annotated[Path, Parameter(name=["--output", "-o"])] = Path("demo"),
     slide: Path | None = None,
     offline: Annotated[bool, Parameter(negative="")] = False,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Normalize a real slide where one is at hand, else a synthetic one, and write before/after pictures.
 
@@ -223,11 +230,13 @@ def demo(
         downloaded and checked), else a phantom.
     offline: bool
         Do not try to download.
+    overwrite: bool
+        Replace what an earlier demonstration wrote.
     """
     from restain.demo import run_demo
 
     with _slide_progress() as progress:
-        print(run_demo(output, slide, download=not offline, progress=progress))
+        print(run_demo(output, slide, download=not offline, overwrite=overwrite, progress=progress))
     return 0
 
 
@@ -288,6 +297,10 @@ def phantom(
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit: 0 done, 1 some files failed, 2 what was asked for cannot be done."""
     warnings.showwarning = _show_warning
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)  # what it logs, an error says in one line
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names need not be text
     try:
         code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
@@ -335,20 +348,23 @@ def _fitted(method: str | None, target: str | None, saved: Path | None, backgrou
     return fitted
 
 
-def _images(files: list[Path], output: Path) -> list[Path]:
-    """The files that look like images or slides, without what lies in the output folder itself."""
+def _images(files: list[Path], root: Path, output: Path) -> list[Path]:
+    """The files that look like images or slides, without what lies in an output folder inside the source's."""
     from restain.slides.batch import is_image
 
     inside = output.resolve()
-    images = [f for f in files if is_image(f) and not f.resolve().is_relative_to(inside)]
+    nested = inside != root.resolve() and inside.is_relative_to(root.resolve())
+    images = [f for f in files if is_image(f) and not (nested and f.resolve().is_relative_to(inside))]
     if not images:
-        raise InputError(f"none of {len(files)} files has the extension of an image or slide, outside {output}")
+        raise InputError(f"none of {len(files)} files has the extension of an image or slide")
     return images
 
 
 def _make_folder(output: Path) -> None:
-    if output.exists() and not output.is_dir():
-        raise OutputError(f"{output} is a file; several inputs need a folder as output")
+    from restain.slides.batch import is_image
+
+    if (output.exists() and not output.is_dir()) or (not output.exists() and is_image(output)):
+        raise OutputError(f"{output} is or looks like a file; several inputs need a folder as output")
     output.mkdir(parents=True, exist_ok=True)
 
 
@@ -364,13 +380,13 @@ def _without_done(pairs: list[tuple[Path, Path]]) -> list[tuple[Path, Path]]:
 
 
 def _run_many(
-    pairs: list[tuple[Path, Path]], fitted: "Normalizer", settings: "BatchSettings"
+    pairs: list[tuple[Path, Path]], together: list[Path], fitted: "Normalizer", settings: "BatchSettings"
 ) -> "tuple[list[SlideResult], list[Failure]]":
     from restain.slides.batch import Failure, normalize_files
 
     results, failures = [], []
     with _file_progress(len(pairs)) as progress:
-        for item in normalize_files(pairs, fitted, settings, progress=progress):
+        for item in normalize_files(pairs, fitted, settings, together=together, progress=progress):
             if isinstance(item, Failure):
                 failures.append(item)
             else:
@@ -378,12 +394,18 @@ def _run_many(
     return results, failures
 
 
-def _check_preview(preview: Path, overwrite: bool) -> None:
-    from restain.files import refuse_overwrite
+def _check_preview(preview: Path | None, pairs: list[tuple[Path, Path]], overwrite: bool) -> None:
+    """Raise `OutputError`, before any work is done, if the preview may not be written, or is an input or output."""
+    from restain.slides.pipeline import check_paths
 
+    if preview is None:
+        return
     if preview.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise OutputError(f"{preview} should end in .png or .jpg")
-    refuse_overwrite(preview, overwrite)
+    for source, output in pairs:
+        check_paths(source, preview, overwrite)
+        if preview.resolve() == output.resolve():
+            raise OutputError(f"{preview} is to be both an output and the preview; name another preview")
 
 
 def _write_preview(preview: Path, results: "list[SlideResult]", overwrite: bool) -> None:
@@ -396,18 +418,20 @@ def _write_preview(preview: Path, results: "list[SlideResult]", overwrite: bool)
     write_atomically(preview, lambda stream: stream.write(data), overwrite=overwrite)
 
 
-def _report(fitted: "Normalizer", results: "list[SlideResult]", failures: "list[Failure]", as_json: bool) -> None:
+def _report(
+    fitted: "Normalizer", results: "list[SlideResult]", failures: "list[Failure]", as_json: bool, many: bool
+) -> None:
     for failure in failures:
         print(f"restain: {failure.source}: {failure.error}", file=sys.stderr)
     if as_json:
         print(json.dumps(_summary(fitted, results, failures), indent=2))
         return
     notes = [(r.source, message) for r in results for message in r.warnings]
-    for source, message in notes[:10] if len(results) > 1 else []:
+    for source, message in notes[:10] if many else []:
         print(f"restain: note: {source}: {message}", file=sys.stderr)
     if len(notes) > 10:
         print(f"restain: note: {len(notes) - 10} more notes; --json has them all", file=sys.stderr)
-    if len(results) == 1:
+    if not many:
         result = results[0]
         width, height = result.size
         rate = width * height / 1e6 / max(result.seconds, 1e-9)

@@ -3,6 +3,7 @@
 import json
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,7 +78,7 @@ def save_arrays(
     from safetensors.numpy import save
 
     metadata = {"restain": json.dumps({"kind": kind, **facts}, sort_keys=True)}
-    data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata=metadata)
+    data = save({name: np.asarray(array, order="C") for name, array in arrays.items()}, metadata=metadata)
     write_atomically(path, lambda stream: stream.write(data), overwrite=overwrite)
 
 
@@ -103,7 +104,7 @@ def load_arrays(path: str | os.PathLike[str]) -> tuple[str, dict[str, NDArray[An
         kind = facts.pop("kind")
     except KeyError:
         raise FormatError(f"{path} is a safetensors file, but not one saved by restain") from None
-    except (SafetensorError, ValueError, AttributeError, TypeError, OSError) as error:
+    except (SafetensorError, ValueError, AttributeError, TypeError, OSError, RecursionError) as error:
         raise FormatError(f"{path} is damaged or not a safetensors file ({error})") from error
     return str(kind), arrays, facts
 
@@ -113,9 +114,13 @@ def _shortened(name: str) -> str:
     return os.fsencode(name)[:100].decode(errors="ignore")
 
 
+_UMASK_LOCK = threading.Lock()
+
+
 def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
+    with _UMASK_LOCK:  # it can only be read by setting it, and that for the whole process
+        mask = os.umask(0)
+        os.umask(mask)
     return mask
 
 

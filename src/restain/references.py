@@ -2,8 +2,9 @@
 
 import glob
 import hashlib
+import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,10 @@ from typing import Any
 from restain.color.histogram import ColorHistogram
 from restain.errors import InputError
 from restain.profiles import load_profile, profile_names
+from restain.slides.batch import SLIDE_PIXELS, is_image
 from restain.slides.image_reader import ImageSlide
 from restain.slides.reader import open_slide
 from restain.slides.sample import sample_slide
-
-SLIDE_PIXELS = 32_000_000
-"""A plain image above this many pixels is sampled like a slide."""
 
 
 def read_reference(reference: Any) -> ColorHistogram:
@@ -30,9 +29,10 @@ def read_reference(reference: Any) -> ColorHistogram:
     Raises:
         SlideError: a file cannot be read. InputError: nothing is there under that name.
     """
-    if isinstance(reference, (list, tuple)):
-        return ColorHistogram.merged(_one(item) for item in reference)
-    return _one(reference)
+    if not isinstance(reference, (list, tuple)):
+        return _one(reference)
+    merged = ColorHistogram.merged(_one(item) for item in reference)
+    return replace(merged, provenance=_summary(merged.provenance))
 
 
 def find_files(pattern: str | os.PathLike[str]) -> list[Path]:
@@ -59,7 +59,11 @@ def _one(reference: Any) -> ColorHistogram:
         raise InputError(f"{reference} names no file, folder or pattern with files, nor a profile ({names})")
     if len(files) == 1:
         return _file(files[0])
-    return ColorHistogram.merged(_file(file) for file in files)
+    images = [file for file in files if is_image(file) or file.suffix == ".safetensors"]
+    if not images:
+        raise InputError(f"none of {len(files)} files in {reference} has the extension of an image or slide")
+    merged = ColorHistogram.merged(_file(file) for file in images)
+    return replace(merged, provenance=_summary(merged.provenance))
 
 
 def _file(path: Path) -> ColorHistogram:
@@ -68,10 +72,22 @@ def _file(path: Path) -> ColorHistogram:
     with open_slide(path) as slide:
         if isinstance(slide, ImageSlide) and slide.pixels.size <= 3 * SLIDE_PIXELS:
             histogram = ColorHistogram.from_image(slide.pixels, mask=slide.mask)
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
-            facts = {"image": path.name, "sha256": digest}
-            return replace(histogram, icc_profile=slide.icc_profile, provenance=facts)
-        return sample_slide(slide)
+            histogram = replace(histogram, icc_profile=slide.icc_profile)
+        else:
+            histogram = sample_slide(slide)
+    # Not the name, which may be a patient's: provenance travels with every output.
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return replace(histogram, provenance={**histogram.provenance, "sha256": digest})
+
+
+def _summary(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Many parts as their number and one digest of all, so that a cohort's provenance stays one line."""
+    parts = provenance.get("merged")
+    if parts is None:
+        return dict(provenance)
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return {"parts": len(parts), "sha256_of_parts": digest}
 
 
 def _hidden(path: Path) -> bool:

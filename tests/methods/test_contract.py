@@ -547,7 +547,7 @@ def test_blank_glass_falls_back_and_goes_to_the_references_glass(name: str, refe
 
 
 def test_a_fallback_matches_the_glass_alone(name: str, phantom: Phantom, reference: Phantom) -> None:
-    """With the reference's own statistics for both, every colour is scaled from one white point to the other."""
+    """Every colour is scaled from one white point to the other."""
     normalizer = fit(name, reference)
     with pytest.warns(EstimateWarning):
         appearance = normalizer.estimate(glass((230.0, 235.0, 240.0)))
@@ -555,6 +555,14 @@ def test_a_fallback_matches_the_glass_alone(name: str, phantom: Phantom, referen
     colors = colors[(colors <= appearance.white_point).all(axis=1)]
     expected = (colors + 1) / (appearance.white_point + 1) * (normalizer.reference_.white_point + 1) - 1
     np.testing.assert_allclose(normalizer.map_colors(colors, appearance), expected, rtol=0, atol=1)
+
+
+def test_a_fallback_of_the_bare_method_changes_nothing(name: str, reference: Phantom) -> None:
+    normalizer = fit(name, reference, background="none")
+    for what in ("white", "black", "pink", "pure red", "one pixel"):
+        with pytest.warns(EstimateWarning):
+            result = normalizer.transform(ODD[what])
+        np.testing.assert_array_equal(result, ODD[what])
 
 
 def test_without_a_fit_a_blank_image_has_published_statistics_or_says_what_to_do(name: str) -> None:

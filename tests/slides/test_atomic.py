@@ -100,7 +100,7 @@ def test_a_folder_that_cannot_be_written_is_one_readable_line(where: str, folder
 def test_a_read_only_folder_is_one_readable_line(folder: Path, fitted: Macenko) -> None:
     closed = folder / "closed"
     closed.mkdir(mode=0o555)
-    with pytest.raises(OutputError, match="cannot write in .*[Pp]ermission"):
+    with pytest.raises(OutputError, match=r"cannot write in .*[Pp]ermission"):
         normalize_slide(folder / "slide.tif", closed / "out.tif", fitted)
 
 

@@ -1,4 +1,4 @@
-"""Files that are not what they seem: each is a `SlideError` of one line, never another exception, never wrong pixels."""
+"""Files that are not what they seem: a `SlideError` of one line, never another exception, never wrong pixels."""
 
 import warnings
 from collections.abc import Callable
@@ -31,6 +31,15 @@ def read_all(path: Path) -> list[RGB8]:
                 levels.append(np.concatenate(rows))
             slide.thumbnail(50)
             return levels
+
+
+def refusal(path: Path) -> str | None:
+    """What the `SlideError` says, None where everything can be read."""
+    try:
+        read_all(path)
+    except SlideError as error:
+        return str(error)
+    return None
 
 
 def tiff(**options: Any) -> Callable[[Path, RGB8], None]:
@@ -78,23 +87,22 @@ def test_truncated_files(share: float, file: Path, tmp_path: Path) -> None:
     data = file.read_bytes()
     path = tmp_path / file.name
     path.write_bytes(data[: max(int(share * len(data)), 5)])
-    try:
-        levels = read_all(path)
-    except SlideError as error:
-        assert "\n" not in str(error)
-        assert file.name in str(error)
-    else:  # only what is not needed is missing, such as smaller levels or the end of a directory
-        for level, wanted in zip(levels, read_all(file), strict=False):
-            np.testing.assert_array_equal(level, wanted)
+    said = refusal(path)
+    if said is None:  # only what is not needed is missing, such as smaller levels or the end of a directory
         assert share > 0.5
+        for level, wanted in zip(read_all(path), read_all(file), strict=False):
+            np.testing.assert_array_equal(level, wanted)
+    else:
+        assert file.name in said
+        assert "\n" not in said
 
 
 def test_a_tile_cut_in_two_is_not_filled_with_gray(tissue: RGB8, tmp_path: Path) -> None:
     """JPEG decoders fill what is missing; a copy that was interrupted must not become a slide with gray tiles."""
     path = tmp_path / "slide.tif"
-    write_array(path, tissue, settings=PyramidSettings(tile=64))
+    write_array(path, tissue[:256, :256], settings=PyramidSettings(tile=64))
     with tifffile.TiffFile(path) as handle:
-        end = handle.pages[0].dataoffsets[-1] + handle.pages[0].databytecounts[-1] // 2
+        end = handle.pages[0].dataoffsets[-1] + int(0.8 * handle.pages[0].databytecounts[-1])
     path.write_bytes(path.read_bytes()[:end])
     with pytest.raises(SlideError, match=r"slide\.tif"):
         read_all(path)
@@ -108,10 +116,7 @@ def test_bytes_changed_at_random(seed: int, file: Path, tmp_path: Path) -> None:
         data[place] ^= int(generator.integers(1, 256))
     path = tmp_path / file.name
     path.write_bytes(data)
-    try:
-        read_all(path)
-    except SlideError as error:
-        assert "\n" not in str(error)
+    assert "\n" not in (refusal(path) or "")
 
 
 @pytest.mark.parametrize("name", ["a.tif", "a.svs", "a.png", "a.jpg", "a.dcm", "a"])
@@ -175,11 +180,7 @@ def test_a_damaged_icc_profile(name: str, tissue: RGB8, tmp_path: Path) -> None:
         tifffile.imwrite(path, tissue, photometric="rgb", tile=(64, 64), iccprofile=b"no profile" * 20)
     else:
         Image.fromarray(tissue).save(path, icc_profile=b"no profile" * 20)
-    try:
-        with open_slide(path) as slide:
-            slide.read_region((0, 0), 0, slide.dimensions)
-    except SlideError as error:
-        assert "\n" not in str(error)
+    assert "\n" not in (refusal(path) or "")
 
 
 @pytest.mark.parametrize(
@@ -205,10 +206,7 @@ def test_impossible_tags(tag: str, value: Any, compression: str, tissue: RGB8, t
     tifffile.imwrite(path, tissue, photometric="rgb", tile=(64, 64), compression=compression, **options)
     with tifffile.TiffFile(path, mode="r+b") as handle:
         handle.pages[0].tags[tag].overwrite(value)
-    try:
-        read_all(path)
-    except SlideError as error:
-        assert "\n" not in str(error)
+    assert "\n" not in (refusal(path) or "")
 
 
 def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
@@ -216,5 +214,5 @@ def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
     image = Image.new("1", (20_000, 20_000))
     image.save(tmp_path / "bomb.png")
     assert (tmp_path / "bomb.png").stat().st_size < 100_000
-    with pytest.raises(SlideError, match="400000000 pixels|20000"):
+    with pytest.raises(SlideError, match=r"\(400000000 pixels\)"):
         open_slide(tmp_path / "bomb.png")

@@ -237,7 +237,9 @@ def test_implausible_resolution_is_told_and_not_believed(
         write_array(path, tissue, mpp=mpp)
     else:
         write_ome(path, tissue, PhysicalSizeX=mpp[0], PhysicalSizeY=mpp[1])
-    with pytest.warns(SlideWarning, match=r"slide\.tif claims .* micrometres"), open_slide(path) as slide:
+    with pytest.warns(SlideWarning, match=r"slide\.tif claims .* micrometres"):
+        slide = open_slide(path)
+    with slide:
         assert slide.mpp is None
         assert len(slide.notes) == 1
         implausible = next(value for value in mpp if not 0.02 <= value <= 100)

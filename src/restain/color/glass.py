@@ -50,9 +50,12 @@ def find_white_point(histogram: ColorHistogram) -> WhitePoint:
     `PRIOR_WHITE`.
     """
     flat = histogram.flat
-    if flat is None or flat.pixels < _LEAST_PIXELS:
+    if flat is None or not len(flat):
         return _prior()
-    flat = _without_padding(flat)
+    least = _LEAST_PIXELS * min(1.0, float(flat.counts.min()))  # counts may be weights, of which the least is a pixel
+    if flat.pixels < least:
+        return _prior()
+    flat = _without_padding(flat, least)
     colors, counts = flat.colors.astype(np.float64), flat.counts
     brightness = colors.mean(axis=1)
     order = np.argsort(-brightness, kind="stable")
@@ -61,7 +64,7 @@ def find_white_point(histogram: ColorHistogram) -> WhitePoint:
     for _ in range(_MOST_ROUNDS):
         near = (np.abs(colors - level) <= _NEAR).all(axis=1)
         mass = counts[near].sum()
-        if mass < _LEAST_PIXELS:
+        if mass < least:
             return _prior()
         before, level = level, (colors[near] * counts[near, None]).sum(axis=0) / mass
         if np.abs(level - before).max() < 0.01:
@@ -99,7 +102,7 @@ def _prior() -> WhitePoint:
     return WhitePoint(np.array(PRIOR_WHITE), "prior")
 
 
-def _without_padding(flat: ColorHistogram) -> ColorHistogram:
+def _without_padding(flat: ColorHistogram, least: float) -> ColorHistogram:
     """Drop exact white if it has no noise around it and other flat colours are left.
 
     Glass that saturates a scanner is white too, but its noise shows as 252 to 254.
@@ -110,7 +113,7 @@ def _without_padding(flat: ColorHistogram) -> ColorHistogram:
     almost = (flat.colors >= 250).all(axis=1) & ~exact
     rest = flat.where(~exact)
     is_padding = flat.counts[almost].sum() < _PADDING_NOISE * flat.counts[exact].sum()
-    return rest if is_padding and rest.pixels >= _LEAST_PIXELS else flat
+    return rest if is_padding and rest.pixels >= least else flat
 
 
 def _weighted_median(values: NDArray[np.float64], weights: NDArray[np.float64]) -> float:

@@ -4,8 +4,7 @@ Whatever a pixelwise method must learn about a slide depends only on this. Histo
 tile by tile, thread by thread, machine by machine, and fitted once at the end.
 """
 
-import functools
-import operator
+import itertools
 import os
 import threading
 from collections.abc import Iterable, Mapping
@@ -29,6 +28,8 @@ FLAT_BLOCK = 8
 FLAT_DEVIATION = 4.0
 """Largest standard deviation, grey levels, of any channel in a flat block. Measured on glass of fourteen sources:
 0 to 3.8 (cameras and sharpened tiles at the upper end); textured tissue is mostly above 6."""
+
+_MOST_SPARE = 8  # tables kept for the next builders
 
 _EVERYWHERE: Mask = np.zeros((0, 0), np.bool_)
 
@@ -68,17 +69,15 @@ class ColorHistogram:
         if isinstance(images, np.ndarray):
             raise InputError(f"got one array of shape {images.shape}; wanted several images, or from_image for one")
         builder = HistogramBuilder()
-        pairs = zip(images, masks, strict=True) if masks is not None else ((image, None) for image in images)
-        try:
-            for image, mask in pairs:
-                pixels, seen = as_rgb8(image), opaque(image)
-                if mask is not None:
-                    seen = _checked_mask(mask, pixels) if seen is None else seen & _checked_mask(mask, pixels)
-                builder.add(pixels, seen)
-        except ValueError as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError("there must be one mask for each image") from None
+        absent = object()
+        for image, mask in itertools.zip_longest(images, masks if masks is not None else (), fillvalue=absent):
+            if image is absent or (mask is absent and masks is not None):
+                raise InputError("there must be one mask for each image")
+            pixels, seen = as_rgb8(image), opaque(image)
+            if mask is not absent:
+                given = _checked_mask(np.asarray(mask), pixels)
+                seen = given if seen is None else seen & given
+            builder.add(pixels, seen)
         return builder.histogram()
 
     @classmethod
@@ -92,23 +91,26 @@ class ColorHistogram:
             raise InputError("counts must be finite, not negative, and one per colour")
         if array.size and not (array.min() >= 0 and array.max() <= 255):  # NaN fails too
             raise InputError("colours must lie in 0..255")
-        return cls._summed(pack(array.astype(np.uint8)), weights)
+        return cls._summed(pack(np.rint(array).astype(np.uint8)), weights)
 
     @classmethod
     def merged(cls, histograms: Iterable["ColorHistogram"], *, equally: bool = False) -> "ColorHistogram":
         """Add histograms up; `equally` gives each the same weight (the mean of their pixels) however large it is."""
-        parts = [part for part in histograms if len(part)]
-        if not parts:
+        total: ColorHistogram | None = None
+        pixels, number = 0.0, 0
+        for part in histograms:  # one at a time, so that a long list of files is never in memory whole
+            if len(part):
+                pixels, number = pixels + part.pixels, number + 1
+                part = part * (1 / part.pixels) if equally else part
+                total = part if total is None else total + part
+        if total is None:
             raise InputError("got no colours to merge; wanted at least one histogram that is not empty")
-        if equally:
-            mean = sum(part.pixels for part in parts) / len(parts)
-            parts = [part * (mean / part.pixels) for part in parts]
-        return functools.reduce(operator.add, parts)
+        return total * (pixels / number) if equally else total
 
     @classmethod
     def from_slide(cls, slide: Any, **options: Any) -> "ColorHistogram":
         """Sample a slide's tissue and glass at full resolution; options as `restain.slides.sample.sample_slide`."""
-        # The one upward step in the house: a convenience whose work is done in `slides`.
+        # An upward step, taken only when called: a convenience whose work is done in `slides`.
         from restain.slides.sample import sample_slide
 
         return sample_slide(slide, **options)
@@ -164,7 +166,7 @@ class ColorHistogram:
     def binned(self, bits: int = 6) -> "ColorHistogram":
         """Coarser: one colour (the weighted mean, rounded) for each of 2^bits bins a channel.
 
-        Stain vectors move by some 0.1° at 7 bits and 0.4° at 6; a profile at 5 bits takes some tens of KB.
+        Stain vectors move by some 0.2° at 7 bits and 0.4° at 6; a profile at 5 bits takes some tens of KB.
         """
         if not 1 <= bits <= 8:
             raise InputError(f"got {bits} bits a channel; wanted 1 to 8")
@@ -245,26 +247,32 @@ class HistogramBuilder:
     _lock = threading.Lock()
 
     def __init__(self) -> None:
-        self._all = _Tally(self._take())
-        self._flat = _Tally(self._take())
+        self._tallies: tuple[_Tally, _Tally] | None = None
 
     def add(self, image: RGB8, mask: Mask | None = None) -> None:
         """Count `image` (H, W, 3) uint8 where `mask` (H, W) is true, and its flat blocks wholly inside the mask."""
         from restain.color import kernels
 
         where = _EVERYWHERE if mask is None else _checked_mask(mask, image)
-        self._all.add(image, where)
+        if self._tallies is None:
+            self._tallies = (_Tally(self._take()), _Tally(self._take()))
+        everything, flat_alone = self._tallies
+        everything.add(image, where)
         flat = np.zeros(image.shape[:2], np.bool_)
         kernels.flat_blocks(image, where, FLAT_BLOCK, FLAT_DEVIATION, flat)
-        self._flat.add(image, flat)
+        flat_alone.add(image, flat)
 
     def histogram(self) -> ColorHistogram:
         """Everything added so far, as one histogram; the builder starts again from nothing."""
-        (codes, counts), (flat_codes, flat_counts) = self._all.drain(), self._flat.drain()
+        if self._tallies is None:
+            nothing = np.zeros(0, np.uint32), np.zeros(0)
+            return ColorHistogram(*nothing, flat=ColorHistogram(*nothing))
+        everything, flat = (ColorHistogram(*tally.drain()) for tally in self._tallies)
         with self._lock:
-            self._spare.extend([self._all.table, self._flat.table])
-        self._all, self._flat = _Tally(self._take()), _Tally(self._take())
-        return ColorHistogram(codes, counts, flat=ColorHistogram(flat_codes, flat_counts))
+            self._spare.extend(tally.table for tally in self._tallies)
+            del self._spare[_MOST_SPARE:]
+        self._tallies = None
+        return replace(everything, flat=flat)
 
     @classmethod
     def _take(cls) -> NDArray[np.uint32]:

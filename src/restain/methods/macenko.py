@@ -38,8 +38,8 @@ class Macenko(StainNormalizer):
     beta: float = 0.15
     alpha: float = 1.0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def _check_settings(self) -> None:
+        super()._check_settings()
         if self.tissue not in ("lightness", "density"):
             raise InputError(f"got tissue={self.tissue!r}; wanted lightness or density")
         if not 0 <= self.alpha < 50:

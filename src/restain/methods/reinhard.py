@@ -24,13 +24,18 @@ class LabMoments(Appearance):
     Attributes:
         mean: (3,) in the method's Lab space.
         deviation: (3,) population standard deviation, ≥ 0.
+        space: "lab" or "lalphabeta".
     """
 
     mean: Floats
     deviation: Floats
+    space: str
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         return super()._shapes() | {"mean": (3,), "deviation": (3,)}
+
+    def _kind(self) -> tuple[Any, ...]:
+        return (*super()._kind(), self.space)
 
 
 @dataclass(eq=False, kw_only=True)
@@ -48,13 +53,13 @@ class Reinhard(Normalizer):
     space: Literal["lab", "lalphabeta"] = "lab"
     luminosity: float | None = 0.9
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.space not in _SPACES:
+    def _check_settings(self) -> None:
+        super()._check_settings()
+        if not isinstance(self.space, str) or self.space not in _SPACES:
             raise InputError(f"got space={self.space!r}; wanted one of {', '.join(_SPACES)}")
 
     def _learn(self, colors: Floats, counts: Floats) -> dict[str, Any]:
-        return lab_moments(_SPACES[self.space][0](colors), counts)
+        return lab_moments(_SPACES[self.space][0](colors), counts) | {"space": self.space}
 
     def _restyle(self, colors: Floats, source: LabMoments, reference: LabMoments) -> Floats:
         forward, backward = _SPACES[self.space]

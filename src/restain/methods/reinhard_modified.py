@@ -29,7 +29,7 @@ class ModifiedReinhard(Normalizer):
     luminosity: float | None = 0.9
 
     def _learn(self, colors: Floats, counts: Floats) -> dict[str, Any]:
-        return lab_moments(rgb_to_lab(colors), counts)
+        return lab_moments(rgb_to_lab(colors), counts) | {"space": "lab"}
 
     def _restyle(self, colors: Floats, source: LabMoments, reference: LabMoments) -> Floats:
         lab = rgb_to_lab(colors)

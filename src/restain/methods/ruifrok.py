@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from restain.color.spaces import apply_matrix
 from restain.errors import InputError
 from restain.methods.base import Floats
-from restain.methods.stain_vectors import DAB, RUIFROK_HE, WARWICK_HE, StainNormalizer, unit_rows
+from restain.methods.stain_vectors import DAB, RUIFROK_HE, WARWICK_HE, StainNormalizer, published_statistics, unit_rows
 
 STAIN_MATRICES: dict[str, Floats] = {
     "he": RUIFROK_HE,
@@ -34,8 +35,8 @@ class Ruifrok(StainNormalizer):
 
     stains: Any = "he"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def _check_settings(self) -> None:
+        super()._check_settings()
         if not isinstance(self.stains, str):
             try:
                 self.stains = np.asarray(self.stains, np.float64).tolist()  # one form, to be saved and compared
@@ -58,6 +59,17 @@ class Ruifrok(StainNormalizer):
 
     def _find_stains(self, density: Floats, counts: Floats) -> Floats:
         return self.stain_matrix()
+
+    def _near_stains(self, density: Floats, counts: Floats) -> NDArray[np.bool_]:
+        matrix = self.stain_matrix()
+        if len(matrix) == 3:  # three stains explain every colour
+            return np.ones(len(density), np.bool_)
+        off = np.abs(apply_matrix(density, _completed(matrix)[2][:, None])[:, 0])
+        near: NDArray[np.bool_] = off <= self.off_plane * np.linalg.norm(density, axis=1)
+        return near
+
+    def _default_statistics(self) -> dict[str, Any]:
+        return published_statistics(self.stain_matrix())
 
     def _concentrations(self, density: Floats, matrix: Floats) -> Floats:
         return apply_matrix(density, np.linalg.inv(_completed(matrix)))[:, : len(matrix)]

@@ -88,10 +88,12 @@ class StainNormalizer(Normalizer):
     least_angle: float = 5.0
     luminosity: float | None = 0.9
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def _check_settings(self) -> None:
+        super()._check_settings()
         if self.residual not in ("keep", "drop"):
             raise InputError(f"got residual={self.residual!r}; wanted keep or drop")
+        if self.tone not in (True, False):
+            raise InputError(f"got tone={self.tone!r}; wanted True or False")
         if not 0 < self.percentile <= 100:
             raise InputError(f"got percentile={self.percentile}; wanted one above 0 and up to 100")
         if not 0 <= self.darkest < 255:
@@ -105,6 +107,10 @@ class StainNormalizer(Normalizer):
         """The (2, 3) unit rows, hematoxylin first, from optical densities (n, 3) with counts (n,)."""
         raise NotImplementedError
 
+    def _near_stains(self, density: Floats, counts: Floats) -> NDArray[np.bool_]:
+        """Which of the densities (n, 3) the stains can explain; see `off_plane`."""
+        return on_plane(density, counts, self.off_plane)
+
     def _concentrations(self, density: Floats, matrix: Floats) -> Floats:
         """How much of each stain: (n, 3) densities to (n, k); least squares unless a method knows better."""
         return apply_matrix(density, np.linalg.pinv(matrix))
@@ -116,7 +122,9 @@ class StainNormalizer(Normalizer):
             raise Unlearnable(f"{sure.sum()} colours with every channel at {self.darkest:g} or above")
         # Dark colours cannot be told on or off the plane; they count for the strengths all the same.
         stained: NDArray[np.bool_] = np.logical_not(sure)
-        stained[sure] = on_plane(density[sure], counts[sure], self.off_plane)
+        stained[sure] = self._near_stains(density[sure], counts[sure])
+        if (sure & stained).sum() < 3:
+            raise Unlearnable(f"{(sure & stained).sum()} colours that the stains explain")
         matrix = self._find_stains(density[sure & stained], counts[sure & stained])
         check_stains(matrix, self.least_angle)
         concentrations = self._concentrations(density[stained], matrix)
@@ -131,15 +139,7 @@ class StainNormalizer(Normalizer):
         }
 
     def _default_statistics(self) -> dict[str, Any]:
-        matrix = unit_rows(RUIFROK_HE)
-        # The maxima that the implementations of Macenko's method ship; half of them, a typical median.
-        maxima = np.array([1.9705, 1.0308])
-        return {
-            "stain_matrix": matrix,
-            "max_concentrations": maxima,
-            "median_concentrations": maxima / 2,
-            "angle": angle_between(matrix[0], matrix[1]),
-        }
+        return published_statistics(unit_rows(RUIFROK_HE))
 
     def _restyle(self, colors: Floats, source: StainAppearance, reference: StainAppearance) -> Floats:
         density = rgb_to_density(colors)
@@ -149,6 +149,16 @@ class StainNormalizer(Normalizer):
         if self.residual == "keep":
             restyled += density - apply_matrix(concentrations, source.stain_matrix)
         return density_to_rgb(restyled)
+
+
+def published_statistics(matrix: Floats) -> dict[str, Any]:
+    """Fields of `StainAppearance` for published vectors (k, 3); strengths of one, since none were measured."""
+    return {
+        "stain_matrix": matrix,
+        "max_concentrations": np.ones(len(matrix)),
+        "median_concentrations": np.full(len(matrix), 0.5),
+        "angle": angle_between(matrix[0], matrix[1]),
+    }
 
 
 def unit_rows(matrix: Any) -> Floats:

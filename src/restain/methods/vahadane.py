@@ -34,8 +34,8 @@ class Vahadane(StainNormalizer):
     concentration_sparsity: float = 0.01
     iterations: int = 100
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def _check_settings(self) -> None:
+        super()._check_settings()
         if not (self.sparsity >= 0 and self.concentration_sparsity >= 0):
             raise InputError("sparsity and concentration_sparsity must not be negative")
         if self.iterations != int(self.iterations) or self.iterations < 1:

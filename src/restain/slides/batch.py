@@ -1,11 +1,12 @@
 """Images and slides, one or many: what `restain normalize` does. One bad file is reported, the rest completes."""
 
+import json
 import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,12 +17,13 @@ from restain.color.histogram import ColorHistogram
 from restain.errors import InputError, OutputError, RestainError
 from restain.files import write_atomically
 from restain.methods.base import Appearance, Normalizer
-from restain.slides.image_reader import ImageSlide, encode_image, writes_alpha
+from restain.slides.image_reader import WRITTEN, ImageSlide, encode_image, writes_alpha
 from restain.slides.pipeline import (
     Associated,
     Progress,
     SlideResult,
     check_paths,
+    describe,
     map_known,
     normalize_slide,
     notes,
@@ -34,11 +36,9 @@ Estimate = Literal["image", "folder"]
 
 IMAGE_SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".ppm", ".jp2"])
 SLIDE_SUFFIXES = frozenset([".svs", ".ndpi", ".scn", ".mrxs", ".bif", ".vms", ".vmu", ".svslide", ".dcm"])
-PYRAMID_SUFFIXES = frozenset([".tif", ".tiff"])
-WRITTEN_SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"])
 
 SLIDE_PIXELS = 32_000_000
-"""A plain image above this many pixels is written as a pyramid where the output is a TIFF."""
+"""A plain image above this many pixels is sampled, and written, like a slide."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def plan_outputs(sources: Iterable[Path], root: Path, folder: Path) -> list[tupl
     pairs: dict[Path, Path] = {}
     for source in sources:
         relative = source.relative_to(root) if source.is_relative_to(root) else Path(source.name)
-        suffix = source.suffix if source.suffix.lower() in WRITTEN_SUFFIXES else None
+        suffix = source.suffix if source.suffix.lower() in WRITTEN else None
         if suffix is None:
             suffix = ".png" if source.suffix.lower() in IMAGE_SUFFIXES else ".tif"
         output = folder / relative.with_suffix(suffix)
@@ -106,8 +106,6 @@ def normalize_file(
     with open_slide(source) as slide:
         if not slide.pyramidal and slide.dimensions[0] * slide.dimensions[1] <= SLIDE_PIXELS:
             return _normalize_image(slide, output, normalizer, settings, appearance)
-        if output.suffix.lower() not in PYRAMID_SUFFIXES:
-            raise OutputError(f"{source} is a slide and is written as a pyramid; name an output that ends in .tif")
         return normalize_slide(
             slide,
             output,
@@ -128,17 +126,21 @@ def normalize_files(
     normalizer: Normalizer,
     settings: BatchSettings,
     *,
+    together: list[Path] | None = None,
     progress: Callable[[int, int, Path], None] | None = None,
 ) -> Iterator[SlideResult | Failure]:
     """Normalize many files, in order; a file that fails gives a `Failure`, and the rest goes on.
 
-    With `settings.estimate` "folder" one appearance is estimated from all of them together.
+    With `settings.estimate` "folder" one appearance is estimated from all of `together` (None for the sources of
+    `pairs`): a run that goes on where it stopped must estimate from what is finished too.
     """
     appearance = None
     failed: dict[Path, Failure] = {}
     if settings.estimate == "folder":
-        appearance, failed = _estimate_together([source for source, _ in pairs], normalizer, settings)
+        appearance, failed = _estimate_together(together or [source for source, _ in pairs], normalizer, settings)
     workers = settings.workers or os.cpu_count() or 1
+    # The threads are shared out between files and, where there are few, the tiles of each.
+    settings = replace(settings, workers=max(1, workers // max(len(pairs), 1)))
 
     def job(pair: tuple[Path, Path]) -> SlideResult | Failure:
         source, output = pair
@@ -174,10 +176,20 @@ def _normalize_image(
         result: NDArray[np.uint8] = np.dstack([colors, slide.rgba[..., 3]])
     else:
         result = map_known(color_map, pixels, known)
-    data = encode_image(result, output.suffix, output_profile(normalizer))
+    data = encode_image(
+        result,
+        output.suffix,
+        output_profile(normalizer),
+        description=json.dumps(describe(normalizer, appearance)),
+        dpi=slide.dpi if isinstance(slide, ImageSlide) else _dpi(slide),
+    )
     write_atomically(output, lambda stream: stream.write(data), overwrite=settings.overwrite)
     seconds = time.perf_counter() - start
     return SlideResult(slide.path, output, appearance, (width, height), seconds, notes(slide, appearance))
+
+
+def _dpi(slide: Slide) -> tuple[float, float] | None:
+    return None if slide.mpp is None else (25_400 / slide.mpp[0], 25_400 / slide.mpp[1])
 
 
 def _estimate_together(

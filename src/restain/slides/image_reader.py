@@ -2,20 +2,29 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from restain.color.images import RGB8, as_rgb8, opaque
-from restain.errors import RestainError, SlideError
+from restain.errors import OutputError, RestainError, SlideError
 from restain.slides.reader import Mask, Slide
+
+READ_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "PPM", "JPEG2000", "GIF")
+"""Pillow's other formats are not images of tissue, and some of them start other programs."""
+
+WRITTEN = {
+    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP", ".webp": "WEBP",
+}  # fmt: skip
+"""Formats that images are written in, by extension."""
 
 
 def open_image(path: Path) -> Slide | None:
     """Open with Pillow; None if it does not know the format, `SlideError` if the image is damaged or too large."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=READ_FORMATS) as image:
             return ImageSlide(path, image)
     except UnidentifiedImageError:
         return None
@@ -35,14 +44,16 @@ class ImageSlide(Slide):
         self.pyramidal = False
         self.mode = image.mode
         self.icc_profile = image.info.get("icc_profile") if image.mode in ("RGB", "RGBA") else None
-        transparent = "A" in image.getbands() or "transparency" in image.info
-        sixteen = image.mode.startswith("I;16")
-        pixels = np.asarray(image if sixteen else image.convert("RGBA" if transparent else "RGB"))
-        self.pixels: RGB8 = as_rgb8(pixels)
-        self.mask: Mask | None = opaque(pixels)
+        self.dpi: tuple[float, float] | None = image.info.get("dpi")
+        frames = getattr(image, "n_frames", 1)
+        if frames > 1:
+            self.notes.append(f"{path.name} has {frames} frames; only the first is used")
+        upright = ImageOps.exif_transpose(image)
+        self.pixels: RGB8 = as_rgb8(upright)
+        self.mask: Mask | None = opaque(upright)
         # (H, W, 4), before transparency is composited on white; None when all of it is opaque.
-        self.rgba: NDArray[np.uint8] | None = None if self.mask is None else pixels
-        self.level_dimensions = ((image.width, image.height),)
+        self.rgba: NDArray[np.uint8] | None = None if self.mask is None else np.asarray(upright.convert("RGBA"))
+        self.level_dimensions = ((upright.width, upright.height),)
         self.level_downsamples = (1.0,)
 
     def read_region(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> tuple[RGB8, Mask | None]:
@@ -63,22 +74,40 @@ def writes_alpha(suffix: str) -> bool:
     return suffix.lower() in (".png", ".tif", ".tiff", ".webp")
 
 
-def encode_image(pixels: NDArray[np.uint8], suffix: str, icc_profile: bytes | None) -> bytes:
+def encode_image(
+    pixels: NDArray[np.uint8],
+    suffix: str,
+    icc_profile: bytes | None,
+    *,
+    description: str = "",
+    dpi: tuple[float, float] | None = None,
+) -> bytes:
     """Encode RGB or RGBA as the format that `suffix` names (".png", ".jpg", …); JPEG at quality 95, 4:4:4.
 
+    The description goes where the format keeps one (TIFF's ImageDescription, PNG's text, JPEG's comment).
+
     Raises:
-        SlideError: Pillow cannot write such files.
+        OutputError: such files are not written, or cannot hold an image of this size.
     """
-    name = Image.registered_extensions().get(suffix.lower())
-    if name is None or name not in Image.SAVE:
-        raise SlideError(f"cannot write {suffix or 'a file without extension'}; use .png, .jpg, .tif, …")
-    options: dict[str, object] = {"icc_profile": icc_profile} if icc_profile else {}
+    name = WRITTEN.get(suffix.lower())
+    if name is None:
+        raise OutputError(f"cannot write {suffix or 'a file without extension'}; use {', '.join(WRITTEN)}")
+    options: dict[str, Any] = {"icc_profile": icc_profile} if icc_profile else {}
+    if dpi is not None and name in ("PNG", "JPEG", "TIFF"):
+        options["dpi"] = dpi
     if name in ("JPEG", "WEBP"):
-        options |= {"quality": 95}
+        options["quality"] = 95
     if name == "JPEG":
-        options |= {"subsampling": 0}
+        options |= {"subsampling": 0, "comment": description.encode()}
+    if name == "PNG":
+        options["pnginfo"] = PngImagePlugin.PngInfo()
+        options["pnginfo"].add_text("Description", description)
     if name == "TIFF":
-        options |= {"compression": "tiff_deflate"}
+        options |= {"compression": "tiff_deflate", "description": description}
     stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, name, **options)
+    try:
+        Image.fromarray(pixels).save(stream, name, **options)
+    except (OSError, ValueError) as error:
+        height, width = pixels.shape[:2]
+        raise OutputError(f"cannot write {width}x{height} pixels as {suffix}: {error}") from None
     return stream.getvalue()

@@ -23,6 +23,8 @@ from restain.slides.reader import Mask, Slide, open_slide
 from restain.slides.sample import sample_slide
 from restain.slides.writer import EncodedTile, PyramidSettings, encode_tile, write_pyramid
 
+PYRAMID_SUFFIXES = frozenset([".tif", ".tiff"])
+
 Associated = Literal["drop", "keep"]
 Progress = Callable[[str, int, int], None]
 """Called with a stage ("estimate", "normalize"), the pixels done and the pixels in all."""
@@ -96,6 +98,8 @@ def normalize_slide(
                 progress=progress,
             )
     output = Path(output)
+    if output.suffix.lower() not in PYRAMID_SUFFIXES:
+        raise OutputError(f"{source.path} is written as a pyramid; name an output that ends in .tif, not {output.name}")
     check_paths(source.path, output, overwrite)
     workers = workers or os.cpu_count() or 1
     settings = settings or PyramidSettings()
@@ -135,6 +139,8 @@ def notes(slide: Slide, appearance: Appearance) -> tuple[str, ...]:
 
 def check_paths(source: Path, output: Path, overwrite: bool) -> None:
     """Raise `OutputError` unless `output` may be written and is not `source`."""
+    if not output.parent.is_dir():
+        raise OutputError(f"there is no folder {output.parent}; make it first")
     if output.exists() and source.exists() and os.path.samefile(source, output):
         raise OutputError(f"{output} is the input itself; name another output, the input is never changed")
     refuse_overwrite(output, overwrite)
@@ -163,7 +169,7 @@ def describe(normalizer: Normalizer, appearance: Appearance) -> dict[str, Any]:
         "settings": normalizer.settings(),
         "reference": dict(normalizer.provenance_),
         "appearance": {
-            item.name: _plain(getattr(appearance, item.name))
+            item.name: _rounded(getattr(appearance, item.name))
             for item in fields(appearance)
             if item.name not in ("icc_profile", "cumulative")
         },
@@ -219,12 +225,12 @@ def _description(slide: Slide, normalizer: Normalizer, appearance: Appearance, s
     kept = {key: slide.properties[key] for key in KEPT_PROPERTIES if key in slide.properties}
     facts = describe(normalizer, appearance) | {
         "slide": {"objective_power": slide.objective_power, "mpp": slide.mpp, **kept},
-        "sample": {key: value for key, value in sample.items() if key != "slide"},
+        "sample": dict(sample),
     }
     return json.dumps(facts)  # ASCII, as TIFF wants it
 
 
-def _plain(value: Any) -> Any:
+def _rounded(value: Any) -> Any:
     return np.round(value, 6).tolist() if isinstance(value, (np.ndarray, np.floating)) else value
 
 

@@ -138,6 +138,8 @@ def open_slide(path: str | os.PathLike[str] | Slide) -> Slide:
             slide = reader(path)
         except SlideError as error:
             reasons.append(str(error))
+            if reader is tiff_reader.open_tiff:
+                break  # Pillow would open what tifffile refuses, and get its numbers wrong
         else:
             if slide is not None:
                 return slide

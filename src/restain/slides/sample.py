@@ -41,8 +41,11 @@ def sample_slide(
     Returns:
         A histogram whose `provenance` says what was sampled.
     """
-    if max_pixels < 1 or max_glass_pixels < 0 or tile < 8:
-        raise InputError(f"got max_pixels={max_pixels}, max_glass_pixels={max_glass_pixels}, tile={tile}")
+    if max_pixels < 1 or max_glass_pixels < 0 or tile < 8 or seed < 0:
+        raise InputError(
+            f"got max_pixels={max_pixels}, max_glass_pixels={max_glass_pixels}, tile={tile}, seed={seed}; "
+            "wanted 1 or more, 0 or more, 8 or more, and 0 or more"
+        )
     if not isinstance(slide, Slide):
         with open_slide(slide) as opened:
             return sample_slide(
@@ -54,7 +57,6 @@ def sample_slide(
     glass_tiles = _choose(glass, max_glass_pixels // tile**2, generator)
     histogram = _count(slide, tissue_tiles + glass_tiles, tile, workers or 2)
     facts = {
-        "slide": slide.path.name,
         "tissue_tiles": len(tissue_tiles),
         "of_tissue_tiles": int(tissue.sum()),
         "glass_tiles": len(glass_tiles),
@@ -110,6 +112,7 @@ def _choose(grid: NDArray[np.bool_], most: int, generator: np.random.Generator) 
 def _count(slide: Slide, tiles: list[tuple[int, int]], tile: int, workers: int) -> ColorHistogram:
     """Count whole tiles; each worker gathers its own histogram, and they are added up."""
     width, height = slide.dimensions
+    workers = max(1, min(workers, len(tiles) // 4, 16))  # each holds two tables of 64 MiB
 
     def gather(share: list[tuple[int, int]]) -> ColorHistogram:
         builder = HistogramBuilder()

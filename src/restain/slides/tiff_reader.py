@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from restain.color.images import RGB8, as_rgb8
+from restain.color.images import RGB8, as_rgb8, opaque
 from restain.errors import SlideError
 from restain.slides.openslide_reader import written_objective_power
 from restain.slides.reader import Mask, Slide
 
 _MICROMETRES = {1: None, 2: 25_400.0, 3: 10_000.0, 4: 1_000.0, 5: 1.0}  # TIFF's ResolutionUnit
+_FOR_PILLOW = ("PALETTE", "SEPARATED", "MINISWHITE", "CIELAB", "MASK")  # colours that it converts
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -22,11 +23,20 @@ def open_tiff(path: Path) -> Slide | None:
         if stream.read(4) not in _MAGIC:
             return None
     try:
-        return TiffSlide(path, tifffile.TiffFile(path))
+        handle = tifffile.TiffFile(path)
+        first: Any = handle.pages.first
+        if first.photometric.name in _FOR_PILLOW and first.dtype in (np.uint8, np.bool_):
+            handle.close()
+            return None
+        return TiffSlide(path, handle)
     except SlideError:
         raise
     except Exception as error:  # tifffile raises many types on damaged files; each means the same here
         raise SlideError(f"tifffile: {error}") from None
+
+
+LARGE_CHUNK = 4_000_000
+"""Pixels of a tile or strip from which the last one decoded is kept."""
 
 
 class TiffSlide(Slide):
@@ -35,13 +45,16 @@ class TiffSlide(Slide):
     def __init__(self, path: Path, handle: tifffile.TiffFile) -> None:
         super().__init__(path, "tiff")
         self._handle = handle
-        self._lock = threading.Lock()
+        self._lock, self._file_lock = threading.Lock(), threading.Lock()
+        self._last: tuple[tuple[int, int], tuple[RGB8, Mask | None] | None] = ((-1, -1), None)
         if not handle.series:
             raise SlideError("the TIFF holds no image")
         self._pages = [_page(level) for level in handle.series[0].levels]
         first = self._pages[0]
         for page in self._pages:
             _check(page)
+        if len(handle.series) > 1 and not handle.series[0].is_pyramidal:
+            self.notes.append(f"{path.name} has {len(handle.series)} images; only the first is used")
         if not first.is_tiled and len(self._pages) == 1:
             self.pyramidal = False
         self.level_dimensions = tuple((page.imagewidth, page.imagelength) for page in self._pages)
@@ -64,33 +77,45 @@ class TiffSlide(Slide):
         across = -(-page.imagewidth // wide)
         for row in range(max(top, 0) // tall, -(-min(top + height, page.imagelength) // tall)):
             for column in range(max(left, 0) // wide, -(-min(left + width, page.imagewidth) // wide)):
-                pixels = self._chunk(page, row * across + column)
-                if pixels is None:
+                chunk = self._chunk(level, row * across + column)
+                if chunk is None:
                     continue
+                pixels, seen = chunk
                 y, x = row * tall, column * wide
                 bottom = min(y + pixels.shape[0], page.imagelength, top + height)
                 right = min(x + pixels.shape[1], page.imagewidth, left + width)
                 y0, x0 = max(y, top), max(x, left)
                 out[y0 - top : bottom - top, x0 - left : right - left] = pixels[y0 - y : bottom - y, x0 - x : right - x]
-                known[y0 - top : bottom - top, x0 - left : right - left] = True
+                known[y0 - top : bottom - top, x0 - left : right - left] = (
+                    True if seen is None else seen[y0 - y : bottom - y, x0 - x : right - x]
+                )
         return out, None if known.all() else known
 
     def close(self) -> None:
         self._handle.close()
 
-    def _chunk(self, page: Any, index: int) -> RGB8 | None:
-        """One tile or strip; None where the file has none."""
+    def _chunk(self, level: int, index: int) -> tuple[RGB8, Mask | None] | None:
+        """One tile or strip, with where it is opaque; None where the file has none."""
+        page = self._pages[level]
+        if page.chunks[0] * page.chunks[1] < LARGE_CHUNK:
+            return self._decode(page, index)
+        with self._lock:  # a large strip serves many regions: decode it once, and one at a time
+            if self._last[0] != (level, index):
+                self._last = ((level, index), self._decode(page, index))
+            return self._last[1]
+
+    def _decode(self, page: Any, index: int) -> tuple[RGB8, Mask | None] | None:
         try:
             offset, count = page.dataoffsets[index], page.databytecounts[index]
             if count == 0:
                 return None
-            with self._lock:
+            with self._file_lock:
                 self._handle.filehandle.seek(offset)
                 data = self._handle.filehandle.read(count)
             decoded = page.decode(data, index, jpegtables=page.jpegtables, jpegheader=page.jpegheader)[0]
+            return None if decoded is None else (as_rgb8(decoded[0]), opaque(decoded[0]))
         except Exception as error:  # codecs raise many types; each means that this tile is damaged
             raise SlideError(f"{self.path.name} is damaged in tile {index}: {error}") from None
-        return None if decoded is None else as_rgb8(decoded[0])
 
 
 def _page(level: Any) -> Any:
@@ -113,13 +138,22 @@ def _check(page: Any) -> None:
 def _resolution(page: Any, handle: tifffile.TiffFile) -> tuple[float | None, float | None]:
     """Micrometres per pixel from OME-XML or else the resolution tags; None where unknown."""
     if handle.is_ome and handle.ome_metadata:
-        pixels = tifffile.xml2dict(handle.ome_metadata)["OME"]["Image"]
-        pixels = (pixels[0] if isinstance(pixels, list) else pixels)["Pixels"]
-        if pixels.get("PhysicalSizeXUnit", "µm") == "µm" and "PhysicalSizeX" in pixels:
-            return float(pixels["PhysicalSizeX"]), float(pixels["PhysicalSizeY"])
+        try:
+            pixels = tifffile.xml2dict(handle.ome_metadata)["OME"]["Image"]
+            pixels = (pixels[0] if isinstance(pixels, list) else pixels)["Pixels"]
+            if pixels.get("PhysicalSizeXUnit", "µm") == "µm":
+                return float(pixels["PhysicalSizeX"]), float(pixels["PhysicalSizeY"])
+        except (KeyError, TypeError, ValueError):  # absent or not a number: the tags may know
+            pass
     unit = _MICROMETRES.get(int(page.tags.valueof("ResolutionUnit", default=2)))
     x, y = (page.tags.valueof(name) for name in ("XResolution", "YResolution"))
     # 72 and 96 dots an inch are what image programs write when nobody measured anything.
-    if unit is None or not x or not y or not x[0] or not y[0] or (unit == 25_400.0 and x[0] / x[1] in (1, 72, 96)):
+    if (
+        unit is None
+        or not x
+        or not y
+        or not (x[0] and x[1] and y[0] and y[1])
+        or (unit == 25_400.0 and x[0] / x[1] in (1, 72, 96))
+    ):
         return None, None
     return unit * x[1] / x[0], unit * y[1] / y[0]
