@@ -149,7 +149,7 @@ ERRORS: dict[str, tuple[list[str], str]] = {
     "unknown format": (["normalize", "a.png", "o.xyz"], ".xyz"),
     "no format": (["normalize", "a.png", "o"], "without extension"),
     "slide to image": (["normalize", "slide.tif", "o.png"], ".tif"),
-    "several to a file": (["normalize", "tiles", "a.png"], "a.png is a file"),
+    "several to a file": (["normalize", "tiles", "a.png"], "a.png is a file, or named like one"),
     "colliding outputs": (["normalize", "collide", "o"], "would both be written"),
     "preview of another kind": (["normalize", "a.png", "o.png", "--preview", "p.txt"], ".png or .jpg"),
     "preview exists": (["normalize", "a.png", "o.png", "--preview", "blank.png"], "blank.png exists"),

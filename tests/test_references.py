@@ -49,7 +49,7 @@ def test_an_image(as_text: bool, folder: Path, phantom: Phantom) -> None:
     path = folder / "a.png"
     histogram = read_reference(str(path) if as_text else path)
     assert histogram == counted(phantom)
-    assert histogram.provenance == {"image": "a.png", "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    assert histogram.provenance == {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 def test_the_profile_of_an_image_comes_along(folder: Path, phantom: Phantom) -> None:
@@ -69,7 +69,8 @@ def test_a_slide(tmp_path: Path, phantom: Phantom) -> None:
     write_array(tmp_path / "slide.tif", phantom.image)
     histogram = read_reference(tmp_path / "slide.tif")
     assert histogram == sample_slide(tmp_path / "slide.tif")
-    assert histogram.provenance["slide"] == "slide.tif"
+    assert "slide.tif" not in str(histogram.provenance)  # a name may be a patient's
+    assert histogram.provenance["tissue_tiles"] > 0
 
 
 def test_a_large_image_is_sampled(folder: Path, phantom: Phantom, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +89,8 @@ def test_the_container_of_the_pixels_does_not_matter(folder: Path, phantom: Phan
 def test_a_folder_is_searched_through(folder: Path, phantom: Phantom, reference: Phantom) -> None:
     histogram = read_reference(folder)
     assert same_colors(histogram, counted(phantom, reference))
-    assert [part["image"] for part in histogram.provenance["merged"]] == ["a.png", "b.png"]
+    assert histogram.provenance["parts"] == 2
+    assert histogram.provenance == read_reference([folder / "a.png", folder / "sub" / "b.png"]).provenance
 
 
 def test_notes_and_tables_in_a_folder_are_passed_over(folder: Path, phantom: Phantom, reference: Phantom) -> None:

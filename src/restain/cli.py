@@ -117,6 +117,8 @@ def normalize(
         root = Path(source) if Path(source).is_dir() else Path(os.path.commonpath([f.parent for f in files]))
         pairs = plan_outputs(_images(files, root, output), root, output)
         _check_preview(preview, pairs, overwrite)
+        if root.resolve().is_relative_to(output.resolve()):
+            raise OutputError(f"{output} is, or holds, the input folder itself; name another folder")
         _make_folder(output)
         together = [file for file, _ in pairs]
         if not overwrite:
@@ -364,7 +366,7 @@ def _make_folder(output: Path) -> None:
     from restain.slides.batch import is_image
 
     if (output.exists() and not output.is_dir()) or (not output.exists() and is_image(output)):
-        raise OutputError(f"{output} is or looks like a file; several inputs need a folder as output")
+        raise OutputError(f"{output} is a file, or named like one; several inputs need a folder as output")
     output.mkdir(parents=True, exist_ok=True)
 
 

@@ -141,5 +141,7 @@ def _sync_folder(folder: Path) -> None:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(descriptor)
+        except OSError:
+            pass  # some network file systems refuse; the file itself is on disk and has its name
         finally:
             os.close(descriptor)

@@ -1,5 +1,6 @@
 """Many files: where outputs go, that one bad file does not stop the rest, and one estimate for a folder."""
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -354,3 +355,50 @@ def test_notes_of_each_file_stay_with_it(folder: Path, fitted: Macenko) -> None:
     results = {result.source.name: result for result in normalize_files(pairs_of(folder), fitted, SETTINGS)}
     noted = {name for name, result in results.items() if isinstance(result, SlideResult) and result.warnings}
     assert noted == {"blank.png"}
+
+
+# ---- what travels with a plain image ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mpp", [0.1, 0.25, 0.5, 2.0])
+@pytest.mark.parametrize("suffix", [".tif", ".png", ".jpg", ".bmp", ".webp"])
+def test_any_resolution_can_be_written_or_left_out(
+    suffix: str, mpp: float, tissue: RGB8, fitted: Macenko, tmp_path: Path
+) -> None:
+    """JPEG has 16 bits for dots an inch, and a microscope has more."""
+    unit: dict[str, Any] = {"resolution": (10_000 / mpp, 10_000 / mpp), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(tmp_path / "in.tif", tissue, photometric="rgb", **unit)
+    normalize_file(tmp_path / "in.tif", tmp_path / f"out{suffix}", fitted, SETTINGS)
+    with Image.open(tmp_path / f"out{suffix}") as image:
+        assert image.size == (423, 301)
+        if "dpi" in image.info:
+            assert float(image.info["dpi"][0]) == pytest.approx(25_400 / mpp, rel=1e-3)
+
+
+@pytest.mark.parametrize(("suffix", "key"), [(".png", "Description"), (".jpg", "comment")])
+def test_how_an_image_was_made_is_written_into_it(
+    suffix: str, key: str, tissue: RGB8, fitted: Macenko, tmp_path: Path
+) -> None:
+    Image.fromarray(tissue).save(tmp_path / "Jane Doe.png")
+    normalize_file(tmp_path / "Jane Doe.png", tmp_path / f"out{suffix}", fitted, SETTINGS)
+    with Image.open(tmp_path / f"out{suffix}") as image:
+        facts = json.loads(image.info[key])
+    assert facts["method"] == "macenko"
+    assert facts["appearance"]["white_origin"] == "glass"
+    assert b"Jane" not in (tmp_path / f"out{suffix}").read_bytes()
+
+
+def test_a_picture_taken_upright_stays_so(tissue: RGB8, fitted: Macenko, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: turn clockwise to show
+    Image.fromarray(tissue).save(tmp_path / "in.png", exif=exif)
+    normalize_file(tmp_path / "in.png", tmp_path / "out.png", fitted, SETTINGS)
+    np.testing.assert_array_equal(pixels(tmp_path / "out.png"), fitted.transform(np.rot90(tissue, -1)))
+
+
+def test_frames_that_are_left_out_are_noted(tissue: RGB8, fitted: Macenko, tmp_path: Path) -> None:
+    image = Image.fromarray(tissue)
+    image.save(tmp_path / "in.webp", save_all=True, append_images=[image.rotate(180)], lossless=True)
+    result = normalize_file(tmp_path / "in.webp", tmp_path / "out.png", fitted, SETTINGS)
+    assert result.warnings == ("in.webp has 2 frames; only the first is used",)
+    np.testing.assert_array_equal(pixels(tmp_path / "out.png"), fitted.transform(tissue))

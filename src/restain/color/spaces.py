@@ -62,7 +62,7 @@ def rgb_to_lab(rgb: NDArray[Any]) -> Floats:
 
 
 def lab_to_rgb(lab: Floats) -> Floats:
-    """CIELAB (D65) to sRGB 0..255; colours outside sRGB give values outside 0..255, negative XYZ is taken as 0."""
+    """CIELAB (D65) to sRGB 0..255, not clipped: colours outside sRGB lie outside. Cube roots below 0 are taken as 0."""
     y = (lab[..., 0] + 16.0) / 116.0
     root = np.stack([lab[..., 1] / 500.0 + y, y, y - lab[..., 2] / 200.0], axis=-1)
     root = np.maximum(root, 0.0)

@@ -29,9 +29,7 @@ LEAST_COLORS = 20
 
 MOST_COLORS = 100_000
 """Most colours that statistics are computed on as they are; a histogram of more (a slide has millions) is binned
-first, to `Normalizer.fit_bits`, so that an estimate takes a fraction of a second."""
-
-_ASSUMED_WHITE = WhitePoint(np.array([255.0, 255.0, 255.0]), "assumed")
+first, to `Normalizer.fit_bits`, so that an estimate takes less than a second."""
 
 
 class Unlearnable(Exception):
@@ -91,9 +89,8 @@ class Normalizer:
     name: ClassVar[str]
     """The key in `restain.METHODS`."""
     appearance_type: ClassVar[type[Appearance]]
-    fit_bits: ClassVar[int] = 7
-    """Bits a channel of the colours that statistics are computed on, where there are very many. At 7, stain vectors
-    of a slide move by 0.2 degrees at most."""
+    fit_bits: ClassVar[int] = 8
+    """Bits a channel of the colours that statistics are computed on, where there are very many; 8 for all."""
 
     background: Background = "match"
     luminosity: float | None = 0.8
@@ -241,7 +238,7 @@ class Normalizer:
     # ---- steps ------------------------------------------------------------------------------------------------
 
     def _white_point(self, histogram: ColorHistogram) -> WhitePoint:
-        return _ASSUMED_WHITE if self.background == "none" else find_white_point(histogram)
+        return WhitePoint(np.full(3, 255.0), "assumed") if self.background == "none" else find_white_point(histogram)
 
     def _tissue(self, histogram: ColorHistogram, white: Floats) -> ColorHistogram:
         """The stained colours."""

@@ -79,6 +79,7 @@ class StainNormalizer(Normalizer):
     """
 
     appearance_type: ClassVar[type[Appearance]] = StainAppearance
+    fit_bits: ClassVar[int] = 7  # moves the vectors of a slide by some 0.1 degrees
 
     percentile: float = 95.0
     tone: bool = True

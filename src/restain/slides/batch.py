@@ -151,6 +151,8 @@ def normalize_files(
             return normalize_file(source, output, normalizer, settings, appearance=appearance)
         except (RestainError, OSError, MemoryError) as error:
             return Failure(source, str(error) or type(error).__name__)
+        except Exception as error:  # whatever it is, it must not cost the other files
+            return Failure(source, f"unforeseen {type(error).__name__}: {error}")
 
     # `warnings.catch_warnings` is not thread-safe, so warnings are collected around all of it, not per thread.
     with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
@@ -176,6 +178,8 @@ def _normalize_image(
         result: NDArray[np.uint8] = np.dstack([colors, slide.rgba[..., 3]])
     else:
         result = map_known(color_map, pixels, known)
+        if known is not None and writes_alpha(output.suffix):
+            result = np.dstack([result, known.astype(np.uint8) * np.uint8(255)])
     data = encode_image(
         result,
         output.suffix,

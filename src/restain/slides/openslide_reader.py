@@ -3,9 +3,12 @@
 import json
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openslide
+import tifffile
+from PIL import ImageCms
 
 from restain.color.images import RGB8, as_rgb8
 from restain.errors import SlideError
@@ -15,16 +18,14 @@ from restain.slides.reader import Mask, Slide
 def open_openslide(path: Path) -> Slide | None:
     """Open with OpenSlide; None if it does not know the format, `SlideError` if it does but cannot open it.
 
-    OME-TIFF is left to tifffile: OpenSlide sees neither its resolution nor levels that are SubIFDs.
+    Some plain TIFF is left to tifffile: of OME-TIFF OpenSlide sees neither the resolution nor levels that are
+    SubIFDs, and 16 bits it reduces in its own way.
     """
     try:
-        if openslide.OpenSlide.detect_format(str(path)) is None:
+        vendor = openslide.OpenSlide.detect_format(str(path))
+        if vendor is None or (vendor == "generic-tiff" and _for_tifffile(path)):
             return None
-        handle = openslide.OpenSlide(str(path))
-        if "<OME" in handle.properties.get("tiff.ImageDescription", ""):
-            handle.close()
-            return None
-        return OpenSlideSlide(path, handle)
+        return OpenSlideSlide(path, openslide.OpenSlide(str(path)))
     except openslide.OpenSlideError as error:
         raise SlideError(f"OpenSlide: {error}") from None
 
@@ -45,8 +46,11 @@ class OpenSlideSlide(Slide):
         )
         power = _number(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER))
         self.objective_power = power or written_objective_power(properties.get("tiff.ImageDescription", ""))
-        profile = handle.color_profile
-        self.icc_profile = profile.tobytes() if profile is not None else None
+        try:
+            profile = handle.color_profile
+            self.icc_profile = profile.tobytes() if profile is not None else None
+        except (ImageCms.PyCMSError, OSError) as error:
+            self.notes.append(f"the ICC profile of {path.name} is damaged and taken as sRGB ({error})")
         images = handle.associated_images
         self.associated_images = {name: partial(self._associated, name) for name in images}
 
@@ -68,6 +72,15 @@ class OpenSlideSlide(Slide):
             return as_rgb8(np.asarray(self._handle.associated_images[name]))
         except openslide.OpenSlideError as error:
             raise SlideError(f"the {name} image of {self.path.name} is damaged: {error}") from None
+
+
+def _for_tifffile(path: Path) -> bool:
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            page: Any = tiff.pages.first
+            return bool(tiff.is_ome or page.bitspersample != 8)
+    except Exception:  # damaged: OpenSlide says what it thinks of it, and tifffile is asked again after it
+        return False
 
 
 def written_objective_power(description: str) -> float | None:

@@ -140,7 +140,7 @@ def notes(slide: Slide, appearance: Appearance) -> tuple[str, ...]:
 def check_paths(source: Path, output: Path, overwrite: bool) -> None:
     """Raise `OutputError` unless `output` may be written and is not `source`."""
     if not output.parent.is_dir():
-        raise OutputError(f"there is no folder {output.parent}; make it first")
+        raise OutputError(f"cannot write in {output.parent}: there is no such folder")
     if output.exists() and source.exists() and os.path.samefile(source, output):
         raise OutputError(f"{output} is the input itself; name another output, the input is never changed")
     refuse_overwrite(output, overwrite)
@@ -196,8 +196,8 @@ def _mapped_tiles(
 
     positions = ((x, y) for y in range(0, height, side) for x in range(0, width, side))
     for done, tile in enumerate(_ordered(pool, job, positions, 4 * workers), start=1):
-        yield tile
         report("normalize", min(done * side * side, width * height), width * height)
+        yield tile
 
 
 def _ordered(

@@ -102,7 +102,8 @@ class Slide:
         if low <= x <= high and low <= y <= high:
             self.mpp = (x, y)
             return
-        self.notes.append(f"{self.path.name} claims {x:g} micrometres per pixel; taken as unknown")
+        wrong = y if low <= x <= high else x
+        self.notes.append(f"{self.path.name} claims {wrong:g} micrometres per pixel; taken as unknown")
         warnings.warn(self.notes[-1], SlideWarning, stacklevel=2)
 
     def close(self) -> None:
@@ -133,7 +134,8 @@ def open_slide(path: str | os.PathLike[str] | Slide) -> Slide:
     if path.is_file() and path.stat().st_size == 0:
         raise SlideError(f"{path} is empty (0 bytes); it was probably not copied completely")
     reasons = []
-    for reader in (openslide_reader.open_openslide, tiff_reader.open_tiff, image_reader.open_image):
+    readers = (openslide_reader.open_openslide, tiff_reader.open_tiff, image_reader.open_image)
+    for reader in readers[:1] if path.is_dir() else readers:
         try:
             slide = reader(path)
         except SlideError as error:

@@ -25,7 +25,9 @@ def open_tiff(path: Path) -> Slide | None:
     try:
         handle = tifffile.TiffFile(path)
         first: Any = handle.pages.first
-        if first.photometric.name in _FOR_PILLOW and first.dtype in (np.uint8, np.bool_):
+        # What Pillow reads well, in 8 bits: other colours, planes, and strips with alpha.
+        shape = first.planarconfig != 1 or (first.samplesperpixel == 4 and not first.is_tiled)
+        if first.dtype == np.bool_ or (first.dtype == np.uint8 and (shape or first.photometric.name in _FOR_PILLOW)):
             handle.close()
             return None
         return TiffSlide(path, handle)
@@ -85,6 +87,8 @@ class TiffSlide(Slide):
                 bottom = min(y + pixels.shape[0], page.imagelength, top + height)
                 right = min(x + pixels.shape[1], page.imagewidth, left + width)
                 y0, x0 = max(y, top), max(x, left)
+                if bottom <= y0 or right <= x0:
+                    continue
                 out[y0 - top : bottom - top, x0 - left : right - left] = pixels[y0 - y : bottom - y, x0 - x : right - x]
                 known[y0 - top : bottom - top, x0 - left : right - left] = (
                     True if seen is None else seen[y0 - y : bottom - y, x0 - x : right - x]
@@ -112,6 +116,8 @@ class TiffSlide(Slide):
             with self._file_lock:
                 self._handle.filehandle.seek(offset)
                 data = self._handle.filehandle.read(count)
+            if len(data) < count:  # some decoders would fill the rest with gray
+                raise SlideError(f"{len(data)} of {count} bytes are there")
             decoded = page.decode(data, index, jpegtables=page.jpegtables, jpegheader=page.jpegheader)[0]
             return None if decoded is None else (as_rgb8(decoded[0]), opaque(decoded[0]))
         except Exception as error:  # codecs raise many types; each means that this tile is damaged
@@ -131,6 +137,8 @@ def _check(page: Any) -> None:
         raise SlideError(
             f"the TIFF has {page.samplesperpixel} samples of {page.dtype}, planar {page.planarconfig}; wanted {wanted}"
         )
+    if min(page.chunks[:2], default=0) < 1 or min(page.imagewidth, page.imagelength) < 1:
+        raise SlideError(f"the TIFF has {page.imagewidth}x{page.imagelength} pixels in tiles of {page.chunks}")
     if page.imagedepth != 1:
         raise SlideError(f"the TIFF is a volume of depth {page.imagedepth}; wanted {wanted}")
 
