@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from restain import files
 from restain.color.images import RGB8, as_rgb8, opaque
-from restain.color.spaces import lightness
+from restain.color.spaces import balance, lightness
 from restain.errors import FormatError, InputError
 
 Codes = NDArray[np.uint32]
@@ -190,8 +190,7 @@ class ColorHistogram:
 
     def tissue(self, white: ArrayLike = 255.0, luminosity: float = 0.8) -> "ColorHistogram":
         """Only colours whose CIELAB lightness is below `luminosity` times that of the white point."""
-        balanced = (self.colors + 1.0) * (256.0 / (np.asarray(white, np.float64) + 1.0)) - 1.0
-        return self.where(lightness(np.clip(balanced, 0, 255)) < luminosity)
+        return self.where(lightness(balance(self.colors, white)) < luminosity)
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
         """Write a small safetensors file, in one step."""

@@ -19,6 +19,7 @@ from restain.color.colormap import ColorMap
 from restain.color.glass import WhitePoint, find_white_point, glass_weight
 from restain.color.histogram import ColorHistogram
 from restain.color.images import RGB8, as_rgb8, opaque
+from restain.color.spaces import balance
 from restain.errors import EstimateWarning, FitError, FormatError, InputError, NotFittedError
 
 Background = Literal["match", "keep", "white", "none"]
@@ -200,14 +201,14 @@ class Normalizer:
         """
         reference = self._fitted()
         levels = np.asarray(colors, np.float64)
-        transmittance = (levels + 1.0) / (appearance.white_point + 1.0)
-        balanced = np.clip(transmittance * 256.0 - 1.0, 0.0, 255.0)
+        balanced = balance(levels, appearance.white_point)
         # Where nothing could be measured, nothing but the glass is changed.
         restyled = balanced if appearance.fallback else self._restyle(balanced, appearance, reference)
         if self.background == "none":
             return restyled
         wanted = {"match": reference.white_point, "keep": appearance.white_point, "white": np.full(3, 255.0)}
         weight = glass_weight(levels, appearance.white_point)[:, None]
+        transmittance = (levels + 1.0) / (appearance.white_point + 1.0)
         restyled_transmittance = (np.clip(restyled, 0.0, 255.0) + 1.0) / 256.0
         blend = weight * transmittance + (1.0 - weight) * restyled_transmittance
         return blend * (wanted[self.background] + 1.0) - 1.0
@@ -250,8 +251,7 @@ class Normalizer:
         tissue = self._tissue(histogram, white.level)
         if len(tissue) < LEAST_COLORS:
             raise Unlearnable(f"{len(tissue)} different colours of stained tissue, wanted {LEAST_COLORS} or more")
-        balanced = np.clip((tissue.colors + 1.0) * (256.0 / (white.level + 1.0)) - 1.0, 0.0, 255.0)
-        statistics = self._learn(balanced, tissue.counts)
+        statistics = self._learn(balance(tissue.colors, white.level), tissue.counts)
         return self.appearance_type(
             white_point=white.level,
             white_origin=white.origin,
