@@ -150,6 +150,7 @@ ERRORS: dict[str, tuple[list[str], str]] = {
     "no format": (["normalize", "a.png", "o"], "without extension"),
     "slide to image": (["normalize", "slide.tif", "o.png"], ".tif"),
     "several to a file": (["normalize", "tiles", "a.png"], "a.png is a file, or named like one"),
+    "several to what looks like a file": (["normalize", "tiles", "o.tif"], "o.tif is a file, or named like one"),
     "colliding outputs": (["normalize", "collide", "o"], "would both be written"),
     "preview of another kind": (["normalize", "a.png", "o.png", "--preview", "p.txt"], ".png or .jpg"),
     "preview exists": (["normalize", "a.png", "o.png", "--preview", "blank.png"], "blank.png exists"),
@@ -759,6 +760,8 @@ def test_demo(data: str | None, here: Path, run: Run, monkeypatch: pytest.Monkey
     assert outcome.err == ""
     assert outcome.out.startswith("a synthetic slide")
     assert set(contents("shown")) == {"phantom.tif", "normalized.tif", "before-after.png"}
+    assert run("demo", "--offline", "-o", "shown").code == 2
+    assert run("demo", "--offline", "-o", "shown", "--overwrite").code == 0
 
 
 def test_demo_of_a_slide(here: Path, run: Run) -> None:
