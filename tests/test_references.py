@@ -131,6 +131,13 @@ def test_a_saved_histogram(tmp_path: Path, phantom: Phantom) -> None:
     assert read_reference(tmp_path / "h.safetensors") == counted(phantom)
 
 
+def test_a_folder_of_saved_histograms(tmp_path: Path, phantom: Phantom, reference: Phantom) -> None:
+    """As they come from several machines."""
+    counted(phantom).save(tmp_path / "one.safetensors")
+    counted(reference).save(tmp_path / "two.safetensors")
+    assert same_colors(read_reference(tmp_path), counted(phantom, reference))
+
+
 def test_what_is_in_memory(phantom: Phantom) -> None:
     histogram = counted(phantom)
     assert read_reference(histogram) is histogram

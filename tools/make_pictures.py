@@ -91,7 +91,7 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", restain.errors.SlideWarning)
     arguments.output.mkdir(parents=True, exist_ok=True)
-    tissue(arguments.data).save(arguments.output / "before-after.jpg", quality=90)
+    tissue(arguments.data).save(arguments.output / "before-after.jpg", quality=85)
     scans(arguments.data).save(arguments.output / "glass.jpg", quality=90)
 
 

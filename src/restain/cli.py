@@ -6,8 +6,6 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,6 +13,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from restain import __version__
 from restain.errors import InputError, OutputError, RestainError
+from restain.terminal import appearance_line, file_progress, print_report, slide_progress
 
 if TYPE_CHECKING:
     from restain.methods.base import Normalizer
@@ -127,11 +126,11 @@ def normalize(
     else:
         target_path = output / plan_outputs(files, files[0].parent, Path())[0][1] if output.is_dir() else output
         _check_preview(preview, [(files[0], target_path)], overwrite)
-        with _slide_progress() as progress:
+        with slide_progress() as progress:
             results = [normalize_file(files[0], target_path, fitted, settings, progress=progress)]
     if preview is not None and results:
         _write_preview(preview, results, overwrite)
-    _report(fitted, results, failures, json_, many)
+    print_report(fitted, results, failures, as_json=json_, many=many)
     return 1 if failures else 0
 
 
@@ -170,7 +169,7 @@ def fit(
             raise OutputError(f"{output} is the reference itself; name another output")
     fitted = _method(method, background).fit(reference if len(reference) > 1 else reference[0])
     fitted.save(output, overwrite=overwrite)
-    print(f"{output}: {fitted.name}, {_appearance_line(fitted)}")
+    print(f"{output}: {fitted.name}, {appearance_line(fitted)}")
     return 0
 
 
@@ -237,7 +236,7 @@ def demo(
     """
     from restain.demo import run_demo
 
-    with _slide_progress() as progress:
+    with slide_progress() as progress:
         print(run_demo(output, slide, download=not offline, overwrite=overwrite, progress=progress))
     return 0
 
@@ -387,7 +386,7 @@ def _run_many(
     from restain.slides.batch import Failure, normalize_files
 
     results, failures = [], []
-    with _file_progress(len(pairs)) as progress:
+    with file_progress(len(pairs)) as progress:
         for item in normalize_files(pairs, fitted, settings, together=together, progress=progress):
             if isinstance(item, Failure):
                 failures.append(item)
@@ -420,58 +419,6 @@ def _write_preview(preview: Path, results: "list[SlideResult]", overwrite: bool)
     write_atomically(preview, lambda stream: stream.write(data), overwrite=overwrite)
 
 
-def _report(
-    fitted: "Normalizer", results: "list[SlideResult]", failures: "list[Failure]", as_json: bool, many: bool
-) -> None:
-    for failure in failures:
-        print(f"restain: {failure.source}: {failure.error}", file=sys.stderr)
-    if as_json:
-        print(json.dumps(_summary(fitted, results, failures), indent=2))
-        return
-    notes = [(r.source, message) for r in results for message in r.warnings]
-    for source, message in notes[:10] if many else []:
-        print(f"restain: note: {source}: {message}", file=sys.stderr)
-    if len(notes) > 10:
-        print(f"restain: note: {len(notes) - 10} more notes; --json has them all", file=sys.stderr)
-    if not many:
-        result = results[0]
-        width, height = result.size
-        rate = width * height / 1e6 / max(result.seconds, 1e-9)
-        print(f"{result.output}: {width}x{height}, {fitted.name}, {result.seconds:.1f} s, {rate:.1f} Mpx/s")
-    else:
-        print(f"{len(results)} files normalized by {fitted.name}" + (f", {len(failures)} failed" if failures else ""))
-
-
-def _summary(fitted: "Normalizer", results: "list[SlideResult]", failures: "list[Failure]") -> dict[str, Any]:
-    from restain.slides.pipeline import describe
-
-    return {
-        "software": f"restain {__version__}",
-        "method": fitted.name,
-        "settings": fitted.settings(),
-        "reference": dict(fitted.provenance_),
-        "results": [
-            {
-                "source": str(r.source),
-                "output": str(r.output),
-                "size": list(r.size),
-                "seconds": round(r.seconds, 3),
-                "appearance": describe(fitted, r.appearance)["appearance"],
-                "warnings": list(r.warnings),
-            }
-            for r in results
-        ],
-        "failed": [{"source": str(f.source), "error": f.error} for f in failures],
-    }
-
-
-def _appearance_line(fitted: "Normalizer") -> str:
-    reference = fitted.reference_
-    assert reference is not None
-    white = ", ".join(f"{level:.1f}" for level in reference.white_point)
-    return f"white point {white} ({reference.white_origin}), {reference.tissue_pixels:,.0f} tissue pixels"
-
-
 def _numbers(text: str, separator: str, kind: type, example: str) -> Any:
     try:
         return tuple(kind(part) for part in text.lower().split(separator))
@@ -481,42 +428,6 @@ def _numbers(text: str, separator: str, kind: type, example: str) -> Any:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
-
-
-@contextmanager
-def _slide_progress() -> Iterator[Any]:
-    """A progress bar for one slide on stderr, where that is a terminal: megapixels a second and time left."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn()]
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("estimate", total=None, rate="")
-
-        def progress(stage: str, done: int, total: int) -> None:
-            speed = bar.tasks[0].speed
-            rate = f"{speed / 1e6:.0f} Mpx/s" if speed else ""
-            bar.update(task, description=stage, total=total if done else None, completed=done, rate=rate)
-
-        yield progress
-
-
-@contextmanager
-def _file_progress(total: int) -> Iterator[Any]:
-    """A progress bar for many files on stderr, where that is a terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = [BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn()]
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda done, _, path: bar.update(task, completed=done, description=path.name)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def run_demo(
     output, preview = folder / "normalized.tif", folder / "before-after.png"
     for path in (output, preview):
         check_paths(slide or folder, path, overwrite)
-    source, what = _find(folder, slide, download)
+    source, what = _find(folder, slide, download, overwrite)
     result = normalize_slide(source, output, Macenko().fit("he"), overwrite=overwrite, progress=progress)
     data = encode_sheet(contact_sheet([(source, output)]), ".png")
     write_atomically(preview, lambda stream: stream.write(data), overwrite=overwrite)
@@ -78,7 +78,7 @@ def write_phantom(
         write_atomically(output, lambda stream: stream.write(data), overwrite=overwrite)
 
 
-def _find(folder: Path, slide: Path | None, download: bool) -> tuple[Path, str]:
+def _find(folder: Path, slide: Path | None, download: bool, overwrite: bool) -> tuple[Path, str]:
     if slide is not None:
         return slide, "the slide you named"
     data = os.environ.get("RESTAIN_DATA")
@@ -90,7 +90,7 @@ def _find(folder: Path, slide: Path | None, download: bool) -> tuple[Path, str]:
     if _is_sample(sample) or (download and _download(sample)):
         return sample, "OpenSlide's CC0 sample slide"
     phantom = folder / "phantom.tif"
-    write_phantom(phantom, lab="b", white=(232, 232, 234), gamma=1.1, noise=1.0, overwrite=True)
+    write_phantom(phantom, lab="b", white=(232, 232, 234), gamma=1.1, noise=1.0, overwrite=overwrite)
     return phantom, "a synthetic slide (no real one at hand)"
 
 

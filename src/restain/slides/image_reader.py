@@ -93,7 +93,8 @@ def encode_image(
     if name is None:
         raise OutputError(f"cannot write {suffix or 'a file without extension'}; use {', '.join(WRITTEN)}")
     options: dict[str, Any] = {"icc_profile": icc_profile} if icc_profile else {}
-    if dpi is not None and name in ("PNG", "JPEG", "TIFF"):
+    # JPEG counts dots an inch in 16 bits, too few for an objective of 40x.
+    if dpi is not None and name in ("PNG", "JPEG", "TIFF", "BMP") and (name != "JPEG" or max(dpi) < 65_535):
         options["dpi"] = dpi
     if name in ("JPEG", "WEBP"):
         options["quality"] = 95
