@@ -93,13 +93,15 @@ def encode_image(
     if name is None:
         raise OutputError(f"cannot write {suffix or 'a file without extension'}; use {', '.join(WRITTEN)}")
     options: dict[str, Any] = {"icc_profile": icc_profile} if icc_profile else {}
-    # JPEG counts dots an inch in 16 bits, too few for an objective of 40x.
-    if dpi is not None and name in ("PNG", "JPEG", "TIFF", "BMP") and (name != "JPEG" or max(dpi) < 65_535):
-        options["dpi"] = dpi
+    # JPEG counts dots an inch in 16 bits, too few for an objective of 40x; the others' fields hold more than this.
+    largest = 65_535 if name == "JPEG" else 10_000_000
+    if dpi is not None and name != "WEBP" and all(1 <= value <= largest for value in dpi):  # NaN fails too
+        options["dpi"] = (float(dpi[0]), float(dpi[1]))
     if name in ("JPEG", "WEBP"):
         options["quality"] = 95
     if name == "JPEG":
-        options |= {"subsampling": 0, "comment": description.encode()}
+        comment = description.encode()
+        options |= {"subsampling": 0, "comment": comment if len(comment) < 65_000 else b""}  # a segment's largest size
     if name == "PNG":
         options["pnginfo"] = PngImagePlugin.PngInfo()
         options["pnginfo"].add_text("Description", description)
