@@ -19,6 +19,7 @@ from restain.files import write_atomically
 from restain.methods.base import Appearance, Normalizer
 from restain.slides.image_reader import WRITTEN, ImageSlide, encode_image, writes_alpha
 from restain.slides.pipeline import (
+    PYRAMID_SUFFIXES,
     Associated,
     Progress,
     SlideResult,
@@ -97,14 +98,16 @@ def normalize_file(
 ) -> SlideResult:
     """Normalize one image or slide to `output`, in the format that its extension names.
 
-    Slides, and plain images of more than 32 megapixels, are written as pyramids and need a .tif output.
+    Slides are written as pyramids and need a .tif output, which for plain images of more than 32 megapixels is a
+    pyramid too.
 
     Raises:
         SlideError, OutputError: as `normalize_slide`; also for a slide that is to be written as a plain image.
     """
     check_paths(source, output, settings.overwrite)
     with open_slide(source) as slide:
-        if not slide.pyramidal and slide.dimensions[0] * slide.dimensions[1] <= SLIDE_PIXELS:
+        large = slide.dimensions[0] * slide.dimensions[1] > SLIDE_PIXELS
+        if not slide.pyramidal and not (large and output.suffix.lower() in PYRAMID_SUFFIXES):
             return _normalize_image(slide, output, normalizer, settings, appearance)
         return normalize_slide(
             slide,

@@ -231,7 +231,7 @@ def _description(slide: Slide, normalizer: Normalizer, appearance: Appearance, s
 
 
 def _rounded(value: Any) -> Any:
-    return np.round(value, 6).tolist() if isinstance(value, (np.ndarray, np.floating)) else value
+    return np.round(value, 6).tolist() if isinstance(value, (np.ndarray, float)) else value
 
 
 def _silent(stage: str, done: int, total: int) -> None:

@@ -32,7 +32,7 @@ def sample_slide(
 
     Args:
         slide: a path, or a slide from `open_slide`.
-        max_pixels: most pixels of tissue tiles to read.
+        max_pixels: most pixels of tissue tiles to read; one tile is read at least.
         max_glass_pixels: most pixels of tiles without tissue to read.
         tile: side of the sampled tiles, level-0 pixels.
         seed: of the random choice.
@@ -53,7 +53,7 @@ def sample_slide(
             )
     tissue, glass = find_tissue(slide, tile)
     generator = np.random.default_rng(seed)
-    tissue_tiles = _choose(tissue, max_pixels // tile**2, generator)
+    tissue_tiles = _choose(tissue, max(max_pixels // tile**2, 1), generator)
     glass_tiles = _choose(glass, max_glass_pixels // tile**2, generator)
     histogram = _count(slide, tissue_tiles + glass_tiles, tile, workers or 2)
     facts = {
@@ -101,9 +101,8 @@ def _any_in_tiles(mask: NDArray[np.bool_], rows: int, columns: int, tall: float,
 
 
 def _choose(grid: NDArray[np.bool_], most: int, generator: np.random.Generator) -> list[tuple[int, int]]:
-    """At least one (row, column) of `grid`, at most `most`, in reading order."""
+    """At most `most` (row, column) of `grid`, in reading order."""
     found = np.argwhere(grid)
-    most = max(most, 1)
     if len(found) > most:
         found = found[np.sort(generator.choice(len(found), most, replace=False))]
     return [(int(row), int(column)) for row, column in found]

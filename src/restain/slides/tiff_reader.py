@@ -24,17 +24,24 @@ def open_tiff(path: Path) -> Slide | None:
             return None
     try:
         handle = tifffile.TiffFile(path)
-        first: Any = handle.pages.first
-        # What Pillow reads well, in 8 bits: other colours, planes, and strips with alpha.
-        shape = first.planarconfig != 1 or (first.samplesperpixel == 4 and not first.is_tiled)
-        if first.dtype == np.bool_ or (first.dtype == np.uint8 and (shape or first.photometric.name in _FOR_PILLOW)):
+    except Exception as error:  # tifffile raises many types on damaged files; each means the same here
+        raise SlideError(f"tifffile: {error}") from None
+    try:
+        if _for_pillow(handle.pages.first):
             handle.close()
             return None
         return TiffSlide(path, handle)
-    except SlideError:
-        raise
-    except Exception as error:  # tifffile raises many types on damaged files; each means the same here
-        raise SlideError(f"tifffile: {error}") from None
+    except Exception as error:
+        handle.close()
+        raise error if isinstance(error, SlideError) else SlideError(f"tifffile: {error}") from None
+
+
+def _for_pillow(page: Any) -> bool:
+    """Whether Pillow reads it better: 1 bit, or 8 bits of other colours, in planes, or in strips with alpha."""
+    if page.dtype != np.uint8:
+        return bool(page.dtype == np.bool_)
+    alpha_in_strips = page.samplesperpixel == 4 and not page.is_tiled
+    return bool(page.planarconfig != 1 or alpha_in_strips or page.photometric.name in _FOR_PILLOW)
 
 
 LARGE_CHUNK = 4_000_000
