@@ -53,7 +53,7 @@ def test_of_many_files_some_are_shown_the_first_and_last_among_them(tmp_path: Pa
 def test_sizes_may_differ_and_large_ones_are_made_smaller(tmp_path: Path) -> None:
     sizes = [(1500, 1000), (30, 200), (200, 30), (1, 1), (1, 900)]
     sheet = contact_sheet(make_pairs(tmp_path, sizes))
-    shown = 375 * 250 + 30 * 200 + 200 * 30 + 1 + 450  # by the whole factors 4 and 2: at most 480 a side
+    shown = 480 * 320 + 30 * 200 + 200 * 30 + 1 + 480  # at most 480 a side
     assert area(sheet, RED) == area(sheet, BLUE) == shown
 
 

@@ -51,5 +51,8 @@ def encode_sheet(sheet: Image.Image, suffix: str) -> bytes:
 
 def _small(path: Path) -> NDArray[np.uint8]:
     with open_slide(path) as slide:
-        pixels, _ = slide.thumbnail(_CELL)
-    return pixels
+        pixels, _ = slide.thumbnail(2 * _CELL)
+    # A slide's levels need not halve as the output's do; scaled to one size, before and after lie side by side.
+    image = Image.fromarray(pixels)
+    image.thumbnail((_CELL, _CELL), Image.Resampling.LANCZOS)
+    return np.asarray(image)
