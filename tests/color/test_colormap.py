@@ -1,7 +1,11 @@
 """`ColorMap`: a table applied exactly, to any memory layout, in place, lazily and from many threads."""
 
+import copy
+import multiprocessing
+import pickle
+import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -110,6 +114,145 @@ def test_equality_is_that_of_tables(table: np.ndarray, random_map: ColorMap, smo
 def test_repr_says_how_much_is_evaluated(random_map: ColorMap) -> None:
     assert "100%" in repr(random_map)
     assert "0%" in repr(ColorMap.from_function(smooth, lazy=True))
+
+
+def test_codes_are_the_packed_table(random_map: ColorMap, table: np.ndarray) -> None:
+    codes = random_map.codes
+    assert codes.dtype == np.uint32
+    wide = table.reshape(-1, 3).astype(np.uint32)
+    np.testing.assert_array_equal(codes, wide[:, 0] * 65536 + wide[:, 1] * 256 + wide[:, 2])
+    codes[:] = 0
+    np.testing.assert_array_equal(random_map.table, table)
+
+
+# ---- composition ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def steep_map() -> ColorMap:
+    """Loses colours: the orders of composition differ."""
+    return ColorMap.from_function(lambda colors: 2.0 * colors[:, ::-1] - 90)
+
+
+def test_then_equals_one_after_the_other_for_all_colours(random_map: ColorMap, smooth_map: ColorMap) -> None:
+    everything = np.moveaxis(np.indices((256, 256, 256), np.uint8).reshape(3, 4096, 4096), 0, -1)
+    sequential = smooth_map(random_map(everything))
+    np.testing.assert_array_equal(random_map.then(smooth_map).table.reshape(4096, 4096, 3), sequential)
+
+
+@pytest.fixture(scope="module")
+def smooth_then_steep(smooth_map: ColorMap, steep_map: ColorMap) -> ColorMap:
+    return smooth_map.then(steep_map)
+
+
+@given(image=images)
+def test_then_equals_one_after_the_other(
+    smooth_map: ColorMap, steep_map: ColorMap, smooth_then_steep: ColorMap, image: np.ndarray
+) -> None:
+    np.testing.assert_array_equal(smooth_then_steep(image), steep_map(smooth_map(image)))
+
+
+@settings(max_examples=10)
+@given(order=st.permutations(range(3)))
+def test_composition_is_associative(
+    random_map: ColorMap, smooth_map: ColorMap, steep_map: ColorMap, order: list[int]
+) -> None:
+    a, b, c = ((random_map, smooth_map, steep_map)[index] for index in order)
+    assert a.then(b).then(c) == a.then(b.then(c))
+
+
+def test_the_order_matters(smooth_map: ColorMap, steep_map: ColorMap) -> None:
+    assert smooth_map.then(steep_map) != steep_map.then(smooth_map)
+
+
+def test_the_identity_changes_nothing_on_either_side(random_map: ColorMap) -> None:
+    identity = ColorMap.identity()
+    assert identity.then(random_map) == random_map
+    assert random_map.then(identity) == random_map
+
+
+def test_lazy_maps_compose_as_compiled_ones_do(smooth_map: ColorMap, steep_map: ColorMap) -> None:
+    first = ColorMap.from_function(smooth, lazy=True)
+    first(BASE)  # some colours are known already, some not
+    second = ColorMap.from_function(lambda colors: 2.0 * colors[:, ::-1] - 90, lazy=True)
+    assert first.then(second) == smooth_map.then(steep_map)
+    assert ColorMap.from_function(smooth, lazy=True).then(steep_map) == smooth_map.then(steep_map)
+    lazy = ColorMap.from_function(smooth, lazy=True)
+    assert lazy.then(lazy) == smooth_map.then(smooth_map)
+
+
+def test_composition_changes_neither_map(random_map: ColorMap, smooth_map: ColorMap, table: np.ndarray) -> None:
+    before = smooth_map.table
+    random_map.then(smooth_map)
+    np.testing.assert_array_equal(random_map.table, table)
+    np.testing.assert_array_equal(smooth_map.table, before)
+
+
+def test_colours_between_two_maps_are_rounded_to_8_bits() -> None:
+    # Levels 7, 8 and 9 become 2.1, 2.4 and 2.7: 2, 2 and 3 between the maps. Unrounded, 4.8 and 5.4 would give 5 and 5.
+    third = ColorMap.from_function(lambda colors: 0.3 * colors)
+    double = ColorMap.from_function(lambda colors: 2.0 * colors)
+    assert third.then(double)(np.array([[[7, 8, 9]]], np.uint8)).tolist() == [[[4, 4, 6]]]
+
+
+@pytest.mark.parametrize("other", [None, np.zeros((256, 256, 256, 3), np.uint8), lambda image: image])
+def test_only_maps_compose(smooth_map: ColorMap, other: object) -> None:
+    with pytest.raises(InputError, match="wanted a ColorMap"):
+        smooth_map.then(other)
+
+
+# ---- copies, pickles, torch -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_a_pickle_is_the_same_map(random_map: ColorMap, protocol: int) -> None:
+    restored = pickle.loads(pickle.dumps(random_map, protocol))
+    assert restored == random_map
+    np.testing.assert_array_equal(restored(BASE), random_map(BASE))
+    assert restored.then(ColorMap.identity()) == random_map
+
+
+def test_a_lazy_map_of_a_function_that_cannot_be_pickled_is_compiled(smooth_map: ColorMap) -> None:
+    lazy = ColorMap.from_function(lambda colors: smooth(colors), lazy=True)
+    lazy(BASE)
+    restored = pickle.loads(pickle.dumps(lazy))
+    assert "100%" in repr(lazy)
+    assert restored == smooth_map
+
+
+def test_a_pickle_without_copies_serves_as_well(smooth_map: ColorMap) -> None:
+    # Out-of-band buffers (as Dask sends them) arrive read-only.
+    buffers: list[pickle.PickleBuffer] = []
+    data = pickle.dumps(smooth_map, protocol=5, buffer_callback=buffers.append)
+    assert len(data) < 1000
+    restored = pickle.loads(data, buffers=[bytes(buffer.raw()) for buffer in buffers])
+    np.testing.assert_array_equal(restored(BASE), smooth_map(BASE))
+
+
+def test_another_process_maps_alike(smooth_map: ColorMap) -> None:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        np.testing.assert_array_equal(pool.submit(smooth_map, BASE).result(), smooth_map(BASE))
+
+
+def test_a_map_that_cannot_be_compiled_cannot_be_pickled() -> None:
+    lazy = ColorMap.from_function(not_a_number_where_red_is_7, lazy=True)
+    with pytest.raises(InputError, match="NaN"):
+        pickle.dumps(lazy)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy], ids=["copy", "deepcopy"])
+def test_copies(smooth_map: ColorMap, copied) -> None:
+    lazy = ColorMap.from_function(smooth, lazy=True)
+    again = copied({"map": lazy})["map"]
+    np.testing.assert_array_equal(again(BASE), smooth_map(BASE))
+    assert "100%" not in repr(lazy), "a copy need not compile"
+    assert again == smooth_map
+
+
+def test_without_torch_the_extra_is_named(smooth_map: ColorMap, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)  # how a module that is not installed looks
+    with pytest.raises(ImportError, match=r"pip install 'restain\[train\]'"):
+        smooth_map.to_torch()
 
 
 # ---- memory layouts ---------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,12 @@ from restain.color.histogram import pack, unpack
 from restain.color.images import RGB8, as_rgb8
 from restain.errors import InputError
 
+if TYPE_CHECKING:
+    from restain.networks.color_table import ColorTable
+
 COLORS = 1 << 24
 _READY = np.uint32(1 << 24)  # as in kernels.py, which is not imported before pixels are at hand
+_CODE = np.uint32(COLORS - 1)  # the bits of an entry that hold the result
 _CHUNK = 1 << 15  # colours evaluated at a time: their float64 intermediates stay near the cache
 
 ColorFunction = Callable[[RGB8], NDArray[np.float64]]
@@ -27,11 +31,16 @@ class ColorMap:
     A map made by `from_function` with `lazy=True` evaluates a colour when it first occurs; results are the same, a
     single image costs only its own colours, and a slide some percent of all. Safe to call from many threads.
 
+    What a map does never changes, so `copy.copy` and `copy.deepcopy` return the map itself. A pickle (64 MiB, for
+    other processes) holds the table alone: a lazy map is compiled first, since its function need not be picklable.
+
     Example:
         >>> import numpy as np
         >>> negative = ColorMap.from_function(lambda colors: 255.0 - colors)
         >>> negative(np.array([[[0, 100, 255]]], np.uint8)).tolist()
         [[[255, 155, 0]]]
+        >>> negative.then(negative) == ColorMap.identity()
+        True
     """
 
     def __init__(self, table: NDArray[np.uint8]) -> None:
@@ -39,9 +48,19 @@ class ColorMap:
         table = np.asarray(table)
         if table.shape != (256, 256, 256, 3) or table.dtype != np.uint8:
             raise InputError(f"got a table of {table.dtype} {table.shape}; wanted uint8 (256, 256, 256, 3)")
-        self._packed: NDArray[np.uint32] = pack(table.reshape(-1, 3)) | _READY
-        self._function: ColorFunction | None = None
+        self._begin(pack(table.reshape(-1, 3)) | _READY)
+
+    def _begin(self, packed: NDArray[np.uint32], function: ColorFunction | None = None) -> None:
+        """Start from packed entries, as kernels.py describes them; `function` evaluates those that are 0."""
+        self._packed = packed
+        self._function = function
         self._lock = threading.Lock()
+
+    @classmethod
+    def _from_packed(cls, packed: NDArray[np.uint32], function: ColorFunction | None = None) -> "ColorMap":
+        result = cls.__new__(cls)
+        result._begin(packed, function)
+        return result
 
     @classmethod
     def from_function(cls, function: ColorFunction, *, lazy: bool = False, workers: int | None = None) -> "ColorMap":
@@ -52,10 +71,7 @@ class ColorMap:
             lazy: evaluate colours only when they occur.
             workers: threads to evaluate in; None for one a core.
         """
-        result = cls.__new__(cls)
-        result._packed = np.zeros(COLORS, np.uint32)  # the system commits pages only as they are written
-        result._function = function
-        result._lock = threading.Lock()
+        result = cls._from_packed(np.zeros(COLORS, np.uint32), function)  # the system commits pages only when written
         if not lazy:
             result.compile(workers=workers)
         return result
@@ -63,11 +79,7 @@ class ColorMap:
     @classmethod
     def identity(cls) -> "ColorMap":
         """Every colour to itself."""
-        result = cls.__new__(cls)
-        result._packed = np.arange(COLORS, dtype=np.uint32) | _READY
-        result._function = None
-        result._lock = threading.Lock()
-        return result
+        return cls._from_packed(np.arange(COLORS, dtype=np.uint32) | _READY)
 
     def compile(self, *, workers: int | None = None) -> "ColorMap":
         """Evaluate every colour that a lazy map has not met yet; returns the map itself."""
@@ -116,6 +128,49 @@ class ColorMap:
         self.compile()
         return unpack(self._packed).reshape(256, 256, 256, 3)
 
+    @property
+    def codes(self) -> NDArray[np.uint32]:
+        """(16777216,) uint32, a copy: the table with every colour (r, g, b) written as r·65536 + g·256 + b."""
+        self.compile()
+        return self._packed & _CODE
+
+    def then(self, second: "ColorMap") -> "ColorMap":
+        """The one map that does what this map and then `second` do, byte for byte.
+
+        The colours between the two are rounded to 8 bits, as they are in an image, so this is not what a single
+        formula rounded once would give. Lazy maps are compiled first: the composition is one gather of whole tables.
+
+        Raises:
+            InputError: `second` is not a `ColorMap`.
+        """
+        if not isinstance(second, ColorMap):
+            raise InputError(f"got {type(second).__name__}; wanted a ColorMap to apply after this one")
+        second.compile()
+        return ColorMap._from_packed(second._packed[self.codes])
+
+    def save_cube(
+        self, path: str | os.PathLike[str], size: int = 33, *, title: str = "restain", overwrite: bool = True
+    ) -> None:
+        """Write the map, approximately, as a .cube file for other programs; see `restain.color.cube.save_cube`."""
+        from restain.color import cube
+
+        cube.save_cube(self, path, size, title=title, overwrite=overwrite)
+
+    def to_torch(self) -> "ColorTable":
+        """This map as a `torch.nn.Module`; see `restain.networks.color_table.ColorTable`.
+
+        Raises:
+            ImportError: PyTorch is not installed.
+        """
+        try:
+            import torch  # noqa: F401
+        except ImportError as error:
+            message = f"to_torch needs PyTorch ({error}); install it with: pip install 'restain[train]'"
+            raise ImportError(message) from error
+        from restain.networks.color_table import ColorTable
+
+        return ColorTable(self)
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ColorMap):
             return NotImplemented
@@ -124,6 +179,19 @@ class ColorMap:
         return np.array_equal(self._packed, other._packed)
 
     __hash__ = None  # type: ignore[assignment]  # compares by contents
+
+    def __copy__(self) -> "ColorMap":
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "ColorMap":
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        self.compile()
+        return {"packed": self._packed}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._begin(state["packed"])
 
     def __repr__(self) -> str:
         share = np.count_nonzero(self._packed) / COLORS
