@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from restain.methods.reinhard import Reinhard
     from restain.methods.reinhard_modified import ModifiedReinhard
     from restain.methods.ruifrok import Ruifrok
+    from restain.methods.separation import Separation, Separator, separate
     from restain.methods.vahadane import Vahadane
     from restain.phantom import Phantom, Scanner, make_phantom
     from restain.profiles import load_profile, profile_names
     from restain.slides.pipeline import normalize_slide
     from restain.slides.reader import open_slide
+    from restain.slides.virtual import NormalizedSlide
 
 __version__ = "0.1.0"
 
@@ -32,11 +34,14 @@ _HOMES = {
     "METHODS": "restain.methods",
     "Macenko": "restain.methods.macenko",
     "ModifiedReinhard": "restain.methods.reinhard_modified",
+    "NormalizedSlide": "restain.slides.virtual",
     "Normalizer": "restain.methods.base",
     "Phantom": "restain.phantom",
     "Reinhard": "restain.methods.reinhard",
     "Ruifrok": "restain.methods.ruifrok",
     "Scanner": "restain.phantom",
+    "Separation": "restain.methods.separation",
+    "Separator": "restain.methods.separation",
     "Vahadane": "restain.methods.vahadane",
     "load": "restain.methods.base",
     "load_profile": "restain.profiles",
@@ -44,6 +49,7 @@ _HOMES = {
     "normalize_slide": "restain.slides.pipeline",
     "open_slide": "restain.slides.reader",
     "profile_names": "restain.profiles",
+    "separate": "restain.methods.separation",
 }
 
 __all__ = [
@@ -54,11 +60,14 @@ __all__ = [
     "HistogramMatching",
     "Macenko",
     "ModifiedReinhard",
+    "NormalizedSlide",
     "Normalizer",
     "Phantom",
     "Reinhard",
     "Ruifrok",
     "Scanner",
+    "Separation",
+    "Separator",
     "Vahadane",
     "__version__",
     "load",
@@ -67,6 +76,7 @@ __all__ = [
     "normalize_slide",
     "open_slide",
     "profile_names",
+    "separate",
 ]
 
 

@@ -13,12 +13,13 @@ from cyclopts import App, CycloptsError, Parameter
 
 from restain import __version__
 from restain.errors import InputError, OutputError, RestainError
-from restain.terminal import appearance_line, file_progress, print_report, slide_progress
+from restain.terminal import appearance_line, file_progress, print_report, print_separations, slide_progress
 
 if TYPE_CHECKING:
     from restain.methods.base import Normalizer
     from restain.slides.batch import BatchSettings, Failure
     from restain.slides.pipeline import SlideResult
+    from restain.slides.separate import SeparationResult
 
 app = App(
     name="restain",
@@ -171,6 +172,99 @@ def fit(
     fitted.save(output, overwrite=overwrite)
     print(f"{output}: {fitted.name}, {appearance_line(fitted)}")
     return 0
+
+
+@app.command
+def separate(
+    source: str,
+    output: Path,
+    /,
+    *,
+    stains: str = "he",
+    names: str | None = None,
+    white: str | None = None,
+    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
+    workers: int | None = None,
+    quality: int = 90,
+    subsampling: Literal["444", "422", "420"] = "444",
+    tile_size: int = 512,
+    max_pixels: int = 64_000_000,
+    seed: int = 0,
+) -> int:
+    """Write what each stain of a slide, an image, or a folder of them looks like alone.
+
+    Parameters
+    ----------
+    source: str
+        A slide, an image, a folder (searched through), or a pattern in quotes.
+    output: Path
+        The folder to write to: NAME.hematoxylin.png, ... and NAME.concentrations.tif for images, .tif for slides.
+    stains: str
+        he, he-warwick, hdab, hed, or two or three vectors of R, G, B densities: "0.65,0.70,0.29;0.07,0.99,0.11".
+    names: str
+        What the stains are called, as in "hematoxylin,orange,green".
+    white: str
+        The level of empty glass, R,G,B; estimated from each file by default.
+    json_: bool
+        Print a machine-readable summary: vectors, white points, percentiles.
+    overwrite: bool
+        Replace existing outputs.
+    workers: int
+        Threads; one a core by default. The result does not depend on it.
+    quality: int
+        JPEG quality of slides, 1 to 100.
+    subsampling: str
+        Chroma subsampling of slides.
+    tile_size: int
+        Side of the tiles of written slides.
+    max_pixels: int
+        Most tissue pixels to sample from a slide for its white point and percentiles.
+    seed: int
+        Of that sample.
+    """
+    from restain.methods.separation import parse_stains
+    from restain.references import find_files
+    from restain.slides.batch import Failure, is_image
+    from restain.slides.separate import SeparationSettings, separate_file, separate_files
+    from restain.slides.writer import PyramidSettings
+
+    if workers is not None and workers < 1:
+        raise InputError(f"got --workers {workers}; wanted 1 or more")
+    settings = SeparationSettings(
+        stains=parse_stains(stains),
+        names=None if names is None else tuple(name.strip() for name in names.split(",")),
+        white_point=None if white is None else _numbers(white, ",", float, "--white 243,243,243"),
+        max_pixels=max_pixels,
+        seed=seed,
+        pyramid=PyramidSettings(tile_size, quality, subsampling),
+        overwrite=overwrite,
+        workers=workers,
+    )
+    files = find_files(source)
+    if not files:
+        raise InputError(f"{source} does not exist, or no file matches it")
+    if not output.is_dir() and is_image(output):
+        raise OutputError(f"{output} is named like a file; name a folder, as every stain gets a file of its own")
+    many = Path(source).is_dir() or len(files) > 1 or not Path(source).exists()
+    results: list[SeparationResult] = []
+    failures: list[Failure] = []
+    if many:
+        root = Path(source) if Path(source).is_dir() else Path(os.path.commonpath([f.parent for f in files]))
+        if root.resolve().is_relative_to(output.resolve()):
+            raise OutputError(f"{output} is, or holds, the input folder itself; name another folder")
+        images = _images(files, root, output)
+        with file_progress(len(images)) as progress:
+            for item in separate_files(images, root, output, settings, resume=True, progress=progress):
+                if isinstance(item, Failure):
+                    failures.append(item)
+                else:
+                    results.append(item)
+    else:
+        with slide_progress() as progress:
+            results = [separate_file(files[0], output, settings, progress=progress)]
+    print_separations(results, failures, as_json=json_, many=many)
+    return 1 if failures else 0
 
 
 @app.command

@@ -7,11 +7,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from restain import __version__
+from restain.errors import OutputError
 
 if TYPE_CHECKING:
     from restain.methods.base import Normalizer
     from restain.slides.batch import Failure
     from restain.slides.pipeline import SlideResult
+    from restain.slides.separate import SeparationResult
 
 
 @contextmanager
@@ -80,7 +82,7 @@ def summary(fitted: "Normalizer", results: "list[SlideResult]", failures: "list[
     return {
         "software": f"restain {__version__}",
         "method": fitted.name,
-        "settings": fitted.settings(),
+        "settings": fitted.settings(brief=True),
         "reference": dict(fitted.provenance_),
         "results": [
             {
@@ -89,6 +91,59 @@ def summary(fitted: "Normalizer", results: "list[SlideResult]", failures: "list[
                 "size": list(r.size),
                 "seconds": round(r.seconds, 3),
                 "appearance": describe(fitted, r.appearance)["appearance"],
+                "warnings": list(r.warnings),
+            }
+            for r in results
+        ],
+        "failed": [{"source": str(f.source), "error": f.error} for f in failures],
+    }
+
+
+def print_separations(results: "list[SeparationResult]", failures: "list[Failure]", as_json: bool, many: bool) -> None:
+    """Print failures and notes to stderr, and what was separated to stdout: a line, or all that was measured as JSON.
+
+    Raises `OutputError` where every output of a run was there already.
+    """
+    for failure in failures:
+        print(f"restain: {failure.source}: {failure.error}", file=sys.stderr)
+    kept = sum(len(result.kept) for result in results)
+    if kept and not failures and kept == sum(len(result.outputs) for result in results):
+        raise OutputError(f"all {kept} outputs exist already; pass --overwrite to replace them, or name another folder")
+    if kept:
+        print(f"restain: note: {kept} outputs exist already and are left as they are", file=sys.stderr)
+    if as_json:
+        print(json.dumps(separation_summary(results, failures), indent=2))
+        return
+    notes = dict.fromkeys(message for result in results for message in result.warnings)
+    for message in notes if many else ():
+        print(f"restain: note: {message}", file=sys.stderr)
+    if many:
+        print(f"{len(results)} files separated" + (f", {len(failures)} failed" if failures else ""))
+        return
+    facts = results[0].facts
+    white = ", ".join(f"{level:.1f}" for level in facts["white_point"])
+    for name in facts["names"]:
+        print(f"{results[0].outputs[name]}: up to {facts['percentiles'][name]['99']:.2f}")
+    if "concentrations" in results[0].outputs:
+        print(results[0].outputs["concentrations"])
+    print(f"white point {white} ({facts['white_origin']}), {results[0].seconds:.1f} s")
+    for message in results[0].warnings:
+        print(f"restain: note: {message}", file=sys.stderr)
+
+
+def separation_summary(results: "list[SeparationResult]", failures: "list[Failure]") -> dict[str, Any]:
+    """Everything about a run in plain values: what was measured on each file, its outputs, failures."""
+    return {
+        "software": f"restain {__version__}",
+        "method": "separation",
+        "results": [
+            {
+                "source": str(r.source),
+                "outputs": {name: str(path) for name, path in r.outputs.items()},
+                "kept": [str(path) for path in r.kept],
+                "size": list(r.size),
+                "seconds": round(r.seconds, 3),
+                **r.facts,
                 "warnings": list(r.warnings),
             }
             for r in results

@@ -38,25 +38,13 @@ class Ruifrok(StainNormalizer):
 
     def _check_settings(self) -> None:
         super()._check_settings()
+        stain_rows(self.stains)
         if not isinstance(self.stains, str):
-            try:
-                self.stains = np.asarray(self.stains, np.float64).tolist()  # one form, to be saved and compared
-            except (TypeError, ValueError):
-                raise InputError(f"got stains={self.stains!r}; wanted a name, or rows of R, G, B densities") from None
-        self.stain_matrix()
+            self.stains = np.asarray(self.stains, np.float64).tolist()  # one form, to be saved and compared
 
     def stain_matrix(self) -> Floats:
         """The (2, 3) or (3, 3) unit rows that the setting `stains` names."""
-        if isinstance(self.stains, str):
-            if self.stains not in STAIN_MATRICES:
-                raise InputError(f"got stains={self.stains!r}; wanted one of {', '.join(STAIN_MATRICES)}, or vectors")
-            return unit_rows(STAIN_MATRICES[self.stains])
-        rows = np.asarray(self.stains, np.float64)
-        if rows.shape not in ((2, 3), (3, 3)) or not np.isfinite(rows).all():
-            raise InputError(f"got stain vectors of shape {rows.shape}; wanted two or three rows of R, G, B densities")
-        if (np.linalg.norm(rows, axis=1) < 1e-6).any() or np.linalg.matrix_rank(rows) < len(rows):
-            raise InputError("the stain vectors are zero or not independent; they cannot be told apart")
-        return unit_rows(rows)
+        return stain_rows(self.stains)
 
     def _find_stains(self, density: Floats, counts: Floats) -> Floats:
         return self.stain_matrix()
@@ -69,10 +57,34 @@ class Ruifrok(StainNormalizer):
         return published_statistics(self.stain_matrix())
 
     def _concentrations(self, density: Floats, matrix: Floats) -> Floats:
-        return apply_matrix(density, np.linalg.inv(_completed(matrix)))[:, : len(matrix)]
+        return apply_matrix(density, np.linalg.inv(completed(matrix)))[:, : len(matrix)]
 
 
-def _completed(matrix: Floats) -> Floats:
+def stain_rows(stains: Any) -> Floats:
+    """The (2, 3) or (3, 3) unit rows of optical density that `stains` means.
+
+    Args:
+        stains: a name in `STAIN_MATRICES`, or two or three rows of R, G, B densities, of any length.
+
+    Raises:
+        InputError: there is no such name, or the rows are no densities or not independent.
+    """
+    if isinstance(stains, str):
+        if stains not in STAIN_MATRICES:
+            raise InputError(f"got stains={stains!r}; wanted one of {', '.join(STAIN_MATRICES)}, or vectors")
+        return unit_rows(STAIN_MATRICES[stains])
+    try:
+        rows = np.asarray(stains, np.float64)
+    except (TypeError, ValueError):
+        raise InputError(f"got stains={stains!r}; wanted a name, or rows of R, G, B densities") from None
+    if rows.shape not in ((2, 3), (3, 3)) or not np.isfinite(rows).all():
+        raise InputError(f"got stain vectors of shape {rows.shape}; wanted two or three rows of R, G, B densities")
+    if (np.linalg.norm(rows, axis=1) < 1e-6).any() or np.linalg.matrix_rank(rows) < len(rows):
+        raise InputError("the stain vectors are zero or not independent; they cannot be told apart")
+    return unit_rows(rows)
+
+
+def completed(matrix: Floats) -> Floats:
     """Two stains with their unit cross product as the third row; three as they are."""
     if len(matrix) == 3:
         return matrix

@@ -113,23 +113,54 @@ def normalize_slide(
         appearance = normalizer.estimate(histogram)
     # Lazily: a slide shows some percent of all colours.
     color_map = normalizer.color_map(appearance, lazy=True)
-    with ThreadPoolExecutor(workers) as pool:
-        write_pyramid(
-            output,
-            source.dimensions,
-            _mapped_tiles(source, color_map, settings, pool, workers, report),
-            settings=settings,
-            mpp=source.mpp,
-            icc_profile=output_profile(normalizer),
-            description=_description(source, normalizer, appearance, sample),
-            software=f"restain {__version__}",
-            associated=_associated(source) if associated == "keep" else {},
-            run=pool.map,
-            overwrite=overwrite,
-        )
+    write_mapped(
+        source,
+        output,
+        color_map,
+        icc_profile=output_profile(normalizer),
+        description=_description(source, normalizer, appearance, sample),
+        settings=settings,
+        associated=_associated(source) if associated == "keep" else {},
+        overwrite=overwrite,
+        workers=workers,
+        report=report,
+    )
     return SlideResult(
         source.path, output, appearance, source.dimensions, time.perf_counter() - start, notes(source, appearance)
     )
+
+
+def write_mapped(
+    slide: Slide,
+    output: Path,
+    color_map: ColorMap,
+    *,
+    icc_profile: bytes | None,
+    description: str,
+    settings: PyramidSettings,
+    associated: Mapping[str, RGB8] | None = None,
+    overwrite: bool,
+    workers: int,
+    report: Progress,
+) -> None:
+    """Map every pixel of a slide into a pyramid of the same size and resolution; arguments as `write_pyramid`.
+
+    `report` is told of the stage "normalize". Padding stays padding.
+    """
+    with ThreadPoolExecutor(workers) as pool:
+        write_pyramid(
+            output,
+            slide.dimensions,
+            _mapped_tiles(slide, color_map, settings, pool, workers, report),
+            settings=settings,
+            mpp=slide.mpp,
+            icc_profile=icc_profile,
+            description=description,
+            software=f"restain {__version__}",
+            associated=associated or {},
+            run=pool.map,
+            overwrite=overwrite,
+        )
 
 
 def notes(slide: Slide, appearance: Appearance) -> tuple[str, ...]:
@@ -166,7 +197,7 @@ def describe(normalizer: Normalizer, appearance: Appearance) -> dict[str, Any]:
     return {
         "software": f"restain {__version__}",
         "method": normalizer.name,
-        "settings": normalizer.settings(),
+        "settings": normalizer.settings(brief=True),
         "reference": dict(normalizer.provenance_),
         "appearance": {
             item.name: _rounded(getattr(appearance, item.name))
@@ -174,6 +205,12 @@ def describe(normalizer: Normalizer, appearance: Appearance) -> dict[str, Any]:
             if item.name not in ("icc_profile", "cumulative")
         },
     }
+
+
+def slide_facts(slide: Slide) -> dict[str, Any]:
+    """What of a slide's metadata travels into the description of an output."""
+    kept = {key: slide.properties[key] for key in KEPT_PROPERTIES if key in slide.properties}
+    return {"objective_power": slide.objective_power, "mpp": slide.mpp, **kept}
 
 
 def _mapped_tiles(
@@ -222,11 +259,7 @@ def _associated(slide: Slide) -> dict[str, RGB8]:
 
 
 def _description(slide: Slide, normalizer: Normalizer, appearance: Appearance, sample: Mapping[str, Any]) -> str:
-    kept = {key: slide.properties[key] for key in KEPT_PROPERTIES if key in slide.properties}
-    facts = describe(normalizer, appearance) | {
-        "slide": {"objective_power": slide.objective_power, "mpp": slide.mpp, **kept},
-        "sample": dict(sample),
-    }
+    facts = describe(normalizer, appearance) | {"slide": slide_facts(slide), "sample": dict(sample)}
     return json.dumps(facts)  # ASCII, as TIFF wants it
 
 
