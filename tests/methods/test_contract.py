@@ -19,6 +19,8 @@ from restain.methods import base
 from restain.methods.base import Appearance, Normalizer
 from restain.phantom import STAINS_A, STAINS_B, Phantom, Scanner, make_phantom
 
+from .making import make
+
 pytestmark = pytest.mark.parametrize("name", METHODS)
 with_fixtures = settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -26,7 +28,7 @@ BACKGROUNDS = ("match", "keep", "white", "none")
 
 
 def fit(name: str, reference: Phantom, **arguments) -> Normalizer:
-    return METHODS[name](**arguments).fit(reference.image)
+    return make(name, **arguments).fit(reference.image)
 
 
 def transform(normalizer: Normalizer, image, appearance: Appearance | None = None) -> np.ndarray:
@@ -51,6 +53,12 @@ def estimate(normalizer: Normalizer, source) -> Appearance:
     return appearance
 
 
+def measured_only(name: str) -> None:
+    """Leave a question out for maps that are given beforehand: nothing of the slide but its glass is measured."""
+    if METHODS[name].fixed:
+        pytest.skip("the map is fixed: it does not depend on what is estimated")
+
+
 def glass(white: tuple[float, float, float], height: int = 64, width: int = 64, *, noise: float = 1.0) -> np.ndarray:
     levels = np.random.default_rng(0).normal(white, noise, (height, width, 3))
     return np.clip(np.rint(levels), 0, 255).astype(np.uint8)
@@ -61,7 +69,7 @@ def statistics(name: str) -> tuple[Appearance, Appearance]:
     """Of a source and a reference."""
     source = make_phantom(128, 128, seed=8, scanner=Scanner(noise=1.0))
     reference = make_phantom(128, 128, seed=9, stain_matrix=STAINS_B, scanner=Scanner(noise=1.0))
-    return METHODS[name]().estimate(source.image), METHODS[name]().estimate(reference.image)
+    return make(name).estimate(source.image), make(name).estimate(reference.image)
 
 
 # ---- shape, type, determinism -----------------------------------------------------------------------------------
@@ -106,7 +114,7 @@ def test_nothing_of_the_callers_is_changed(name: str, phantom: Phantom, referenc
     source, target = phantom.image.copy(), reference.image.copy()
     for image in (source, target):
         image.setflags(write=False)
-    normalizer = METHODS[name]().fit(target)
+    normalizer = make(name).fit(target)
     appearance = normalizer.estimate(source)
     normalizer.transform(source, appearance)
     np.testing.assert_array_equal(source, phantom.image)
@@ -150,7 +158,7 @@ def test_every_form_of_a_picture_gives_the_same_bytes(name: str, phantom: Phanto
         np.testing.assert_array_equal(normalizer.transform(image), expected, err_msg=form)
         np.testing.assert_array_equal(image, before, err_msg=form)
     for form, image in image_forms(reference.image).items():
-        assert METHODS[name]().fit(image) == normalizer, form
+        assert make(name).fit(image) == normalizer, form
 
 
 def test_forms_with_one_channel(name: str, phantom: Phantom, reference: Phantom) -> None:
@@ -223,19 +231,19 @@ def test_an_appearance_of_another_kind_is_refused(name: str, phantom: Phantom, r
 
 @pytest.mark.parametrize("arguments", [{}, {"background": "keep", "luminosity": 0.75}, {"luminosity": None}])
 def test_settings_are_plain_and_rebuild_an_equal_normalizer(name: str, arguments: dict) -> None:
-    normalizer = METHODS[name](**arguments)
+    normalizer = make(name, **arguments)
     plain = json.loads(json.dumps(normalizer.settings()))
     assert plain == normalizer.settings()
-    assert METHODS[name](**plain) == normalizer
+    assert make(name, **plain) == normalizer
     assert normalizer.settings().items() >= arguments.items()
     assert normalizer.name == name
 
 
 @pytest.mark.parametrize("number", [np.float32(0.75), np.float64(0.75), np.float16(0.75)])
 def test_settings_may_be_numpy_numbers(name: str, number) -> None:
-    normalizer = METHODS[name](luminosity=number)
+    normalizer = make(name, luminosity=number)
     assert json.loads(json.dumps(normalizer.settings()))["luminosity"] == 0.75
-    assert normalizer == METHODS[name](luminosity=0.75)
+    assert normalizer == make(name, luminosity=0.75)
 
 
 @pytest.mark.parametrize(
@@ -251,12 +259,12 @@ def test_settings_may_be_numpy_numbers(name: str, number) -> None:
 )
 def test_impossible_settings_are_refused(name: str, arguments: dict) -> None:
     with pytest.raises(InputError, match=next(iter(arguments))):
-        METHODS[name](**arguments)
+        make(name, **arguments)
 
 
 def test_unknown_settings_are_refused(name: str) -> None:
     with pytest.raises(TypeError, match="brightness"):
-        METHODS[name](brightness=3)
+        make(name, brightness=3)
     with pytest.raises(TypeError):
         METHODS[name]("match")  # settings have names
 
@@ -264,8 +272,8 @@ def test_unknown_settings_are_refused(name: str) -> None:
 def test_equality(name: str, phantom: Phantom, reference: Phantom) -> None:
     normalizer = fit(name, reference)
     assert normalizer == fit(name, reference)
-    assert METHODS[name]() == METHODS[name]()
-    assert normalizer != METHODS[name]()
+    assert make(name) == make(name)
+    assert normalizer != make(name)
     assert normalizer != fit(name, phantom)
     assert normalizer != fit(name, reference, background="keep")
     assert normalizer != name
@@ -296,13 +304,13 @@ def test_all_ways_to_name_a_reference_agree(name: str, reference: Phantom, tmp_p
         [tmp_path / "images", ColorHistogram.from_image(reference.image, mask=np.zeros((256, 192), bool))],
     ]
     for each in references:
-        assert METHODS[name]().fit(each) == expected, each
+        assert make(name).fit(each) == expected, each
 
 
 def test_several_reference_images_count_together(name: str, phantom: Phantom, reference: Phantom) -> None:
-    together = METHODS[name]().fit([phantom.image, reference.image])
+    together = make(name).fit([phantom.image, reference.image])
     merged = ColorHistogram.from_images([reference.image, phantom.image])
-    assert together == METHODS[name]().fit(merged)
+    assert together == make(name).fit(merged)
 
 
 @pytest.mark.parametrize("weight", [0.37, 3])
@@ -310,20 +318,21 @@ def test_the_same_weight_for_every_colour_changes_nothing_visible(
     name: str, weight: float, phantom: Phantom, reference: Phantom
 ) -> None:
     source, target = ColorHistogram.from_image(phantom.image), ColorHistogram.from_image(reference.image)
-    plain, weighted = METHODS[name]().fit(target), METHODS[name]().fit(target * weight)
+    plain, weighted = make(name).fit(target), make(name).fit(target * weight)
     colors = phantom.image.reshape(-1, 3)
     expected = plain.map_colors(colors, plain.estimate(source))
     np.testing.assert_allclose(weighted.map_colors(colors, weighted.estimate(source * weight)), expected, atol=1)
 
 
 def test_fit_returns_itself_and_may_be_repeated(name: str, phantom: Phantom, reference: Phantom) -> None:
-    normalizer = METHODS[name]()
+    normalizer = make(name)
     assert normalizer.fit(phantom.image) is normalizer
     assert normalizer.fit(reference.image) == fit(name, reference)
 
 
 def test_not_fitted(name: str, phantom: Phantom, reference: Phantom, tmp_path) -> None:
-    normalizer = METHODS[name]()
+    measured_only(name)
+    normalizer = make(name)
     appearance = normalizer.estimate(phantom.image)
     assert appearance == fit(name, reference).estimate(phantom.image)
     for attempt in (
@@ -342,6 +351,7 @@ def test_not_fitted(name: str, phantom: Phantom, reference: Phantom, tmp_path) -
 def test_a_blank_reference_is_an_error_and_the_earlier_fit_stays(
     name: str, color: tuple[int, int, int], reference: Phantom
 ) -> None:
+    measured_only(name)
     normalizer = fit(name, reference)
     with pytest.raises(FitError, match=f"cannot fit {name}"):
         normalizer.fit(np.full((64, 64, 3), color, np.uint8))
@@ -350,9 +360,9 @@ def test_a_blank_reference_is_an_error_and_the_earlier_fit_stays(
 
 def test_a_reference_without_any_pixels_is_an_error(name: str) -> None:
     with pytest.raises(FitError):
-        METHODS[name]().fit(np.zeros((16, 16, 4), np.uint8))  # all transparent
+        make(name).fit(np.zeros((16, 16, 4), np.uint8))  # all transparent
     with pytest.raises((FitError, InputError)):
-        METHODS[name]().fit([])
+        make(name).fit([])
 
 
 # ---- files ------------------------------------------------------------------------------------------------------
@@ -364,7 +374,7 @@ def test_a_loaded_normalizer_is_the_saved_one(
 ) -> None:
     counted = ColorHistogram.from_image(reference.image)
     histogram = replace(counted, icc_profile=b"any bytes", provenance={"slide": "ref.svs"})
-    normalizer = METHODS[name](background=background).fit(histogram)
+    normalizer = make(name, background=background).fit(histogram)
     normalizer.save(tmp_path / "a.safetensors")
     loaded = load(tmp_path / "a.safetensors")
     assert type(loaded) is METHODS[name]
@@ -383,6 +393,25 @@ def test_other_processes_may_be_handed_a_normalizer(name: str, phantom: Phantom,
     assert there == normalizer
     assert its_appearance == appearance
     np.testing.assert_array_equal(there.transform(phantom.image, its_appearance), normalizer.transform(phantom.image))
+
+
+# ---- maps that are given beforehand -----------------------------------------------------------------------------
+
+
+def test_a_fixed_map_needs_no_fit_and_learns_the_glass_alone(name: str, phantom: Phantom, reference: Phantom) -> None:
+    if not METHODS[name].fixed:
+        pytest.skip("the map depends on what is estimated")
+    normalizer = make(name)
+    assert (normalizer.transform(phantom.image) != phantom.image).any()
+    blank = glass((236.0, 238.0, 240.0))
+    assert estimate(normalizer, blank).fallback == ""
+    np.testing.assert_allclose(transform(normalizer, blank).mean((0, 1)), normalizer.reference_.white_point, atol=1.5)
+    normalizer.fit(blank)
+    assert normalizer.reference_.white_origin == "glass"
+    np.testing.assert_allclose(transform(normalizer, blank).mean((0, 1)), (236.0, 238.0, 240.0), atol=1.5)
+    bare = make(name, background="none")
+    first, second = (bare.estimate(image) for image in (phantom.image, reference.image))
+    assert bare.color_map(first) == bare.color_map(second)
 
 
 # ---- tiles ------------------------------------------------------------------------------------------------------
@@ -409,15 +438,15 @@ def test_tiles_equal_the_whole(name: str, phantom: Phantom, reference: Phantom, 
 def test_the_order_of_pixels_does_not_matter(name: str, phantom: Phantom) -> None:
     pixels = phantom.image.reshape(-1, 3)
     shuffled = np.random.default_rng(0).permutation(pixels)
-    estimates = [METHODS[name]().estimate(ColorHistogram.from_colors(each)) for each in (pixels, shuffled)]
+    estimates = [make(name).estimate(ColorHistogram.from_colors(each)) for each in (pixels, shuffled)]
     assert estimates[0] == estimates[1]
 
 
 def test_counting_in_parts_does_not_matter(name: str, phantom: Phantom) -> None:
     rows = [ColorHistogram.from_image(phantom.image[top : top + 32]) for top in range(0, 192, 32)]
-    whole = METHODS[name]().estimate(phantom.image)
-    assert METHODS[name]().estimate(ColorHistogram.merged(rows)) == whole
-    assert METHODS[name]().estimate(ColorHistogram.merged(rows[::-1])) == whole
+    whole = make(name).estimate(phantom.image)
+    assert make(name).estimate(ColorHistogram.merged(rows)) == whole
+    assert make(name).estimate(ColorHistogram.merged(rows[::-1])) == whole
 
 
 def test_very_many_colours_are_measured_as_few_are(
@@ -449,7 +478,7 @@ def test_a_white_tile_harms_no_other(name: str, phantom: Phantom, reference: Pha
 def test_tiles_of_bare_glass_do_not_change_what_tissue_looks_like(name: str) -> None:
     tissue = make_phantom(128, 128, seed=5).image  # without noise: its glass is exactly (243, 243, 243)
     blank = np.full((512, 512, 3), 243, np.uint8)
-    normalizer = METHODS[name]()
+    normalizer = make(name)
     assert normalizer.estimate([tissue, blank]) == normalizer.estimate(tissue)
 
 
@@ -520,7 +549,7 @@ histograms = st.composite(any_histogram)()
 @given(source=histograms, target=histograms, background=st.sampled_from(["match", "none"]))
 def test_any_colours_at_all(name: str, source: ColorHistogram, target: ColorHistogram, background: str) -> None:
     """Whatever histograms hold: an estimate, a map without NaN, and no warning of NumPy's; or a `FitError`."""
-    normalizer = METHODS[name](background=background)
+    normalizer = make(name, background=background)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", EstimateWarning)
@@ -534,6 +563,7 @@ def test_any_colours_at_all(name: str, source: ColorHistogram, target: ColorHist
 
 
 def test_blank_glass_falls_back_and_goes_to_the_references_glass(name: str, reference: Phantom) -> None:
+    measured_only(name)
     blank = glass((236.0, 238.0, 240.0))
     normalizer = fit(name, reference)
     with pytest.warns(EstimateWarning, match=f"{name}: .*the reference's statistics stand in"):
@@ -548,6 +578,7 @@ def test_blank_glass_falls_back_and_goes_to_the_references_glass(name: str, refe
 
 def test_a_fallback_matches_the_glass_alone(name: str, phantom: Phantom, reference: Phantom) -> None:
     """Every colour is scaled from one white point to the other."""
+    measured_only(name)
     normalizer = fit(name, reference)
     with pytest.warns(EstimateWarning):
         appearance = normalizer.estimate(glass((230.0, 235.0, 240.0)))
@@ -558,6 +589,7 @@ def test_a_fallback_matches_the_glass_alone(name: str, phantom: Phantom, referen
 
 
 def test_a_fallback_of_the_bare_method_changes_nothing(name: str, reference: Phantom) -> None:
+    measured_only(name)
     normalizer = fit(name, reference, background="none")
     for what in ("white", "black", "pink", "pure red", "one pixel"):
         with pytest.warns(EstimateWarning):
@@ -566,7 +598,8 @@ def test_a_fallback_of_the_bare_method_changes_nothing(name: str, reference: Pha
 
 
 def test_without_a_fit_a_blank_image_has_published_statistics_or_says_what_to_do(name: str) -> None:
-    normalizer, blank = METHODS[name](), glass((236.0, 238.0, 240.0))
+    measured_only(name)
+    normalizer, blank = make(name), glass((236.0, 238.0, 240.0))
     if normalizer._default_statistics() is None:
         with pytest.raises(NotFittedError, match="call fit"):
             normalizer.estimate(blank)
@@ -621,7 +654,7 @@ levels = st.lists(st.floats(200, 255), min_size=3, max_size=3)
 def test_colours_near_glass_are_not_tinted(name: str, white: list[float], wanted: list[float], background: str) -> None:
     """White ± 3 levels in any channel keeps its distance from white, whatever the two scanners."""
     source, reference = statistics(name)
-    normalizer = METHODS[name](background=background)
+    normalizer = make(name, background=background)
     normalizer.reference_ = replace(reference, white_point=np.array(wanted))
     near = np.rint(white) + np.indices((7, 7, 7)).reshape(3, -1).T - 3
     result = normalizer.map_colors(near, replace(source, white_point=np.array(white)))

@@ -16,6 +16,8 @@ from restain import METHODS, ColorHistogram, load
 from restain.errors import FormatError, OutputError, RestainError
 from restain.phantom import Phantom
 
+from .making import make
+
 pytestmark = pytest.mark.parametrize("name", METHODS)
 bounded = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -23,7 +25,7 @@ bounded = settings(max_examples=40, suppress_health_check=[HealthCheck.function_
 @pytest.fixture
 def saved(name: str, reference: Phantom, tmp_path: Path) -> Path:
     path = tmp_path / "saved.safetensors"
-    METHODS[name]().fit(reference.image).save(path)
+    make(name).fit(reference.image).save(path)
     return path
 
 
@@ -49,7 +51,7 @@ def load_or_format_error(path: Path):
 
 def test_rewriting_alone_does_no_harm(name: str, saved: Path, reference: Phantom) -> None:
     rewrite(saved, facts_of(saved))
-    assert load(saved) == METHODS[name]().fit(reference.image)
+    assert load(saved) == make(name).fit(reference.image)
 
 
 def test_truncated_files(name: str, saved: Path) -> None:
@@ -74,7 +76,7 @@ def test_flipped_bytes_of_the_header(name: str, saved: Path) -> None:
 def test_a_flipped_byte_is_a_format_error_or_does_not_crash(
     name: str, saved: Path, reference: Phantom, place: float, flip: int
 ) -> None:
-    METHODS[name]().fit(reference.image).save(saved)
+    make(name).fit(reference.image).save(saved)
     damaged = bytearray(saved.read_bytes())
     damaged[int(place * len(damaged))] ^= flip
     saved.write_bytes(damaged)
@@ -210,7 +212,7 @@ def test_missing_files(name: str, tmp_path: Path) -> None:
 
 
 def test_files_are_replaced_unless_forbidden(name: str, saved: Path, phantom: Phantom) -> None:
-    other = METHODS[name]().fit(phantom.image)
+    other = make(name).fit(phantom.image)
     before = saved.read_bytes()
     with pytest.raises(OutputError, match="exists"):
         other.save(saved, overwrite=False)

@@ -16,12 +16,13 @@ from restain.methods.base import Appearance, Normalizer
 from restain.phantom import Phantom
 
 from . import oracles
+from .making import make
 
 MOST_FORGIVEN = 20  # of 50,331,648 values; a hundred lie that near to a tie by chance, and most of these agree
 
 
 def fitted(name: str, source: Phantom, reference: Phantom, **settings) -> tuple[Normalizer, Appearance]:
-    normalizer = METHODS[name](**settings).fit(reference.image)
+    normalizer = make(name, **settings).fit(reference.image)
     return normalizer, normalizer.estimate(source.image)
 
 

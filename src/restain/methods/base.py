@@ -5,6 +5,7 @@ T = (I+1)/(W+1). It says what it learns from tissue colours (`_learn`) and how i
 white point, the fade into glass, fallbacks, tables and files are written here, once.
 """
 
+import hashlib
 import os
 import warnings
 from collections.abc import Mapping
@@ -92,6 +93,8 @@ class Normalizer:
     appearance_type: ClassVar[type[Appearance]]
     fit_bits: ClassVar[int] = 8
     """Bits a channel of the colours that statistics are computed on, where there are very many; 8 for all."""
+    fixed: ClassVar[bool] = False
+    """Whether the map is given beforehand: `fit` and `estimate` then measure the white point alone, on any image."""
 
     background: Background = "match"
     luminosity: float | None = 0.8
@@ -136,7 +139,7 @@ class Normalizer:
     # ---- the verbs --------------------------------------------------------------------------------------------
 
     def fit(self, reference: Any) -> Self:
-        """Learn the wanted appearance.
+        """Learn the wanted appearance; a `fixed` map learns the wanted glass alone.
 
         Args:
             reference: an image, a list of images, a path or list of paths (images, folders, slides, saved
@@ -201,9 +204,7 @@ class Normalizer:
         """
         reference = self._fitted()
         levels = np.asarray(colors, np.float64)
-        balanced = balance(levels, appearance.white_point)
-        # Where nothing could be measured, nothing but the glass is changed.
-        restyled = balanced if appearance.fallback else self._restyle(balanced, appearance, reference)
+        restyled = self._restyle_levels(levels, appearance, reference)
         if self.background == "none":
             return restyled
         wanted = {"match": reference.white_point, "keep": appearance.white_point, "white": np.full(3, 255.0)}
@@ -216,17 +217,23 @@ class Normalizer:
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
         """Write settings and reference as one safetensors file; read it with `restain.load`."""
         arrays, values = _to_arrays(self._fitted())
+        settings = {}
+        for name, value in self._settings().items():
+            if _is_table(value):
+                arrays |= {f"settings.{name}.{key}": array for key, array in value.items()}
+            else:
+                settings[name] = _plain(value)
         facts = {
             "method": self.name,
-            "settings": self.settings(),
+            "settings": settings,
             "reference": values,
             "provenance": dict(self.provenance_),
         }
         files.save_arrays(path, "normalizer", arrays, facts, overwrite=overwrite)
 
-    def settings(self) -> dict[str, Any]:
-        """The constructor's arguments, as plain values."""
-        return {f.name: _plain(getattr(self, f.name)) for f in fields(self) if f.init}
+    def settings(self, *, brief: bool = False) -> dict[str, Any]:
+        """The constructor's arguments, as plain values; `brief` has digests in place of arrays, for provenance."""
+        return {name: _digest(v) if brief and _is_table(v) else _plain(v) for name, v in self._settings().items()}
 
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other):
@@ -238,6 +245,18 @@ class Normalizer:
 
     # ---- steps ------------------------------------------------------------------------------------------------
 
+    def _settings(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.init}
+
+    def _restyle_levels(self, levels: Floats, appearance: Any, reference: Any) -> Floats:
+        """Colours (n, 3) as scanned in the reference's appearance, scaled so that the reference's glass is 255."""
+        balanced = balance(levels, appearance.white_point)
+        # Where nothing could be measured, nothing but the glass is changed.
+        return balanced if appearance.fallback else self._restyle(balanced, appearance, reference)
+
+    def _bits(self) -> int:
+        return self.fit_bits
+
     def _white_point(self, histogram: ColorHistogram) -> WhitePoint:
         return WhitePoint(np.full(3, 255.0), "assumed") if self.background == "none" else find_white_point(histogram)
 
@@ -247,8 +266,10 @@ class Normalizer:
 
     def _measure(self, histogram: ColorHistogram, white: WhitePoint) -> Appearance:
         if len(histogram) > MOST_COLORS:
-            histogram = histogram.binned(self.fit_bits)
+            histogram = histogram.binned(self._bits())
         tissue = self._tissue(histogram, white.level)
+        if self.fixed and len(histogram):
+            return self.appearance_type(white.level, white.origin, tissue.pixels, icc_profile=histogram.icc_profile)
         if len(tissue) < LEAST_COLORS:
             raise Unlearnable(f"{len(tissue)} different colours of stained tissue, wanted {LEAST_COLORS} or more")
         statistics = self._learn(balance(tissue.colors, white.level), tissue.counts)
@@ -315,7 +336,8 @@ def load(path: str | os.PathLike[str]) -> Normalizer:
         name = facts["method"]
         if name not in METHODS:
             raise FormatError(f"{path} holds the method {name!r}; this version knows {', '.join(METHODS)}")
-        normalizer = METHODS[name](**facts["settings"])
+        tables, arrays = _split_tables(arrays)
+        normalizer = METHODS[name](**facts["settings"], **tables)
         normalizer.reference_ = _from_arrays(normalizer.appearance_type, arrays, facts["reference"])
         normalizer.provenance_ = dict(facts["provenance"])
     except (KeyError, TypeError, ValueError) as error:
@@ -373,4 +395,32 @@ def _from_arrays(kind: type[Appearance], arrays: Mapping[str, NDArray[Any]], val
 def _plain(value: Any) -> Any:
     if isinstance(value, (np.ndarray, np.generic)):
         return value.tolist()
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
     return list(value) if isinstance(value, tuple) else value
+
+
+def _is_table(value: Any) -> bool:
+    """Whether a setting is a mapping of arrays (weights, labels), which files keep as arrays."""
+    return isinstance(value, Mapping) and all(isinstance(item, np.ndarray) for item in value.values())
+
+
+def _digest(table: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    for key in sorted(table):
+        digest.update(f"{key} {table[key].dtype} {table[key].shape}".encode())
+        digest.update(np.ascontiguousarray(table[key]).tobytes())
+    return {"values": sum(array.size for array in table.values()), "sha256": digest.hexdigest()}
+
+
+def _split_tables(arrays: Mapping[str, NDArray[Any]]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """The settings that are mappings of arrays, and the arrays that remain."""
+    tables: dict[str, dict[str, NDArray[Any]]] = {}
+    rest = {}
+    for name, array in arrays.items():
+        if name.startswith("settings."):
+            setting, key = name.removeprefix("settings.").split(".", 1)
+            tables.setdefault(setting, {})[key] = array
+        else:
+            rest[name] = array
+    return dict(tables), rest
