@@ -4,7 +4,7 @@ The stain vectors are the robust extremes of the angle of optical densities in t
 principal components.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -13,6 +13,15 @@ from restain.color.histogram import ColorHistogram
 from restain.color.spaces import apply_matrix, rgb_to_density
 from restain.errors import InputError
 from restain.methods.base import Floats, Unlearnable
+from restain.methods.flavours import (
+    MACENKO_PAPER,
+    STAINTOOLS,
+    TIATOOLBOX,
+    TORCHSTAIN,
+    StainFlavour,
+    check_flavour,
+    dense,
+)
 from restain.methods.stain_vectors import StainNormalizer, order_stains
 from restain.methods.statistics import weighted_covariance, weighted_percentile
 
@@ -21,11 +30,13 @@ from restain.methods.statistics import weighted_covariance, weighted_percentile
 class Macenko(StainNormalizer):
     """Stain vectors from the extreme angles, concentrations by least squares.
 
-    The defaults are the robust ones (see `StainNormalizer`). As the paper has it, with the white point assumed:
-    `Macenko(tissue="density", percentile=99, tone=False, residual="drop", darkest=0, off_plane=1,
-    background="none")`.
+    The defaults are the robust ones (see `StainNormalizer`): tissue by lightness, stain vectors not negative, what is
+    off the plane of the stains left out and carried over. "Macenko" is another computation in every package; a
+    `flavour` is that computation, for earlier results (with `background="none"`, for its bytes).
 
     Attributes:
+        flavour: "restain"; "torchstain", "tiatoolbox" or "staintools": as these packages compute it; "paper": the
+            publication's. A flavour decides all other settings but `background`, `alpha` and `beta` itself.
         tissue: "lightness": colours below `luminosity` (the rule of StainTools); "density": colours with every
             channel's optical density at or above `beta` (as torchstain and the Warwick toolbox have it).
         beta: threshold of the density rule, natural log.
@@ -34,6 +45,7 @@ class Macenko(StainNormalizer):
 
     name: ClassVar[str] = "macenko"
 
+    flavour: Literal["restain", "torchstain", "tiatoolbox", "staintools", "paper"] = "restain"
     tissue: Literal["lightness", "density"] = "lightness"
     beta: float = 0.15
     alpha: float = 1.0
@@ -46,19 +58,29 @@ class Macenko(StainNormalizer):
             raise InputError(f"got alpha={self.alpha}; wanted a percentile in 0..50")
         if not self.beta >= 0:
             raise InputError(f"got beta={self.beta}; wanted an optical density, not negative")
+        check_flavour(self, _FLAVOURS, free=("alpha", "beta"))
+
+    def _as_package(self) -> StainFlavour | None:
+        flavour = _FLAVOURS.get(self.flavour)
+        if flavour is not None and self.flavour in ("torchstain", "paper"):
+            return replace(flavour, tissue=dense(self.beta, flavour.white, flavour.offset))
+        return flavour
 
     def _tissue(self, histogram: ColorHistogram, white: Floats) -> ColorHistogram:
-        if self.tissue == "lightness":
+        if self.tissue == "lightness" or self.flavour != "restain":
             return super()._tissue(histogram, white)
         stained = np.all(rgb_to_density(histogram.colors, white) >= self.beta, axis=1)
         return histogram.where(stained)
 
     def _find_stains(self, density: Floats, counts: Floats) -> Floats:
-        return extreme_angles(density, counts, self.alpha)
+        return extreme_angles(density, counts, self.alpha, negative=self.flavour != "restain")
 
 
-def extreme_angles(density: Floats, counts: Floats, alpha: float) -> Floats:
-    """The two stain vectors (2, 3), unit, not negative, hematoxylin first.
+_FLAVOURS = {"torchstain": TORCHSTAIN, "tiatoolbox": TIATOOLBOX, "staintools": STAINTOOLS, "paper": MACENKO_PAPER}
+
+
+def extreme_angles(density: Floats, counts: Floats, alpha: float, *, negative: bool = False) -> Floats:
+    """The two stain vectors (2, 3), unit, hematoxylin first; not negative unless `negative` allows it.
 
     Args:
         density: (n, 3) optical densities of tissue.
@@ -79,6 +101,8 @@ def extreme_angles(density: Floats, counts: Floats, alpha: float) -> Floats:
     angle = np.arctan2(along[:, 1], along[:, 0])
     low, high = weighted_percentile(angle, counts, [alpha, 100.0 - alpha])
     extremes = [np.cos(a) * plane[0] + np.sin(a) * plane[1] for a in (low, high)]
+    if negative:
+        return order_stains(*extremes)
     # A slightly negative density is noise (no stain emits light); the nearest not negative vector replaces it.
     first, second = (np.maximum(vector, 0.0) for vector in extremes)
     if not (first.any() and second.any()):

@@ -4,7 +4,7 @@ The stain vectors are fixed and known; only each stain's strength is measured an
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from restain.color.spaces import apply_matrix
 from restain.errors import InputError
 from restain.methods.base import Floats
+from restain.methods.flavours import TIATOOLBOX, StainFlavour, check_flavour
 from restain.methods.stain_vectors import DAB, RUIFROK_HE, WARWICK_HE, StainNormalizer, published_statistics, unit_rows
 
 STAIN_MATRICES: dict[str, Floats] = {
@@ -28,12 +29,14 @@ class Ruifrok(StainNormalizer):
     """Deconvolve with known stain vectors, C = OD·M⁻¹, match each stain's strength, rebuild with the same vectors.
 
     Attributes:
+        flavour: "restain", or "tiatoolbox": as that package computes it, with two stains.
         stains: a name in `STAIN_MATRICES`, or two or three rows of optical density, of any length.
         off_plane: of no effect here: the vectors are given, so every stained colour counts for the strengths.
     """
 
     name: ClassVar[str] = "ruifrok"
 
+    flavour: Literal["restain", "tiatoolbox"] = "restain"
     stains: Any = "he"
 
     def _check_settings(self) -> None:
@@ -41,6 +44,10 @@ class Ruifrok(StainNormalizer):
         stain_rows(self.stains)
         if not isinstance(self.stains, str):
             self.stains = np.asarray(self.stains, np.float64).tolist()  # one form, to be saved and compared
+        check_flavour(self, ("tiatoolbox",), free=("stains",))
+
+    def _as_package(self) -> StainFlavour | None:
+        return TIATOOLBOX if self.flavour == "tiatoolbox" else None
 
     def stain_matrix(self) -> Floats:
         """The (2, 3) or (3, 3) unit rows that the setting `stains` names."""

@@ -9,9 +9,12 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from restain.color.histogram import ColorHistogram
 from restain.color.spaces import apply_matrix, density_to_rgb, rgb_to_density
 from restain.errors import InputError
 from restain.methods.base import Appearance, Floats, Normalizer, Unlearnable
+from restain.methods.flavours import StainFlavour, scaled_by_maxima
+from restain.methods.lasso import lasso
 from restain.methods.statistics import weighted_percentile
 
 RUIFROK_HE: Floats = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]])
@@ -112,11 +115,51 @@ class StainNormalizer(Normalizer):
         """Which of the densities (n, 3) the stains can explain; see `off_plane`."""
         return on_plane(density, counts, self.off_plane)
 
+    def _as_package(self) -> StainFlavour | None:
+        """Whose computation to follow; None for restain's own."""
+        return None
+
     def _concentrations(self, density: Floats, matrix: Floats) -> Floats:
         """How much of each stain: (n, 3) densities to (n, k); least squares unless a method knows better."""
         return apply_matrix(density, np.linalg.pinv(matrix))
 
+    def _concentrations_as(self, flavour: StainFlavour, density: Floats, matrix: Floats) -> Floats:
+        """`_concentrations` as a package computes them: least squares, which may be negative, or the lasso."""
+        if flavour.sparsity is None:
+            return apply_matrix(density, np.linalg.pinv(matrix))
+        return lasso(density, matrix, flavour.sparsity)
+
+    def _tissue(self, histogram: ColorHistogram, white: Floats) -> ColorHistogram:
+        # The packages measure strengths over all pixels, and pick those for the vectors themselves.
+        return super()._tissue(histogram, white) if self._as_package() is None else histogram
+
+    def _bits(self) -> int:
+        return self.fit_bits if self._as_package() is None else 8
+
+    def _learn_as(self, flavour: StainFlavour, colors: Floats, counts: Floats) -> dict[str, Any]:
+        density = flavour.density(colors)
+        tissue = flavour.tissue(colors, counts)
+        if tissue.sum() < 3:
+            raise Unlearnable(f"{tissue.sum()} colours of tissue")
+        matrix = self._find_stains(density[tissue], counts[tissue])
+        if not np.isfinite(matrix).all():
+            raise Unlearnable("the stain vectors are not finite")
+        angle = angle_between(matrix[0], matrix[1])
+        if angle < self.least_angle:
+            raise Unlearnable(f"the stain vectors are {angle:.1f} degrees apart: one stain")
+        concentrations = self._concentrations_as(flavour, density, matrix)
+        medians, maxima = np.transpose([weighted_percentile(c, counts, [50.0, 99.0]) for c in concentrations.T])
+        return {
+            "stain_matrix": matrix,
+            "max_concentrations": maxima,
+            "median_concentrations": medians,
+            "angle": angle,
+        }
+
     def _learn(self, colors: Floats, counts: Floats) -> dict[str, Any]:
+        flavour = self._as_package()
+        if flavour is not None:
+            return self._learn_as(flavour, colors, counts)
         density = rgb_to_density(colors)
         sure: NDArray[np.bool_] = np.all(colors >= self.darkest, axis=1)
         if sure.sum() < 3:
@@ -143,6 +186,11 @@ class StainNormalizer(Normalizer):
         return published_statistics(unit_rows(RUIFROK_HE))
 
     def _restyle(self, colors: Floats, source: StainAppearance, reference: StainAppearance) -> Floats:
+        flavour = self._as_package()
+        if flavour is not None:
+            concentrations = self._concentrations_as(flavour, flavour.density(colors), source.stain_matrix)
+            scaled = scaled_by_maxima(concentrations, source.max_concentrations, reference.max_concentrations)
+            return flavour.levels(apply_matrix(scaled, reference.stain_matrix))
         density = rgb_to_density(colors)
         concentrations = self._concentrations(density, source.stain_matrix)
         matched = match_strength(concentrations, source, reference, self.tone)

@@ -5,13 +5,21 @@ with counts. With two stains the lasso has a closed form, so no solver is needed
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
-from restain.color.spaces import apply_matrix
 from restain.errors import InputError
 from restain.methods.base import Floats, Unlearnable
+from restain.methods.flavours import (
+    STAINTOOLS,
+    TIATOOLBOX,
+    VAHADANE_PAPER,
+    StainFlavour,
+    check_flavour,
+    tiatoolbox_dictionary,
+)
+from restain.methods.lasso import lasso
 from restain.methods.macenko import extreme_angles
 from restain.methods.stain_vectors import StainNormalizer, angle_between, order_stains
 
@@ -21,6 +29,8 @@ class Vahadane(StainNormalizer):
     """Stain vectors by sparse non-negative factorisation, concentrations by the non-negative lasso.
 
     Attributes:
+        flavour: "restain"; "tiatoolbox" or "staintools": as these packages compute it; "paper": the publication's, as
+            its authors' demonstration sets it. A flavour decides all other settings but `background` itself.
         sparsity: λ of the factorisation (0.02 in the authors' demonstration, 0.1 in StainTools).
         concentration_sparsity: λ of the concentrations once the vectors are known (0.01 in StainTools).
         iterations: most rounds of alternating updates; they stop when the vectors turn less than 0.001 degrees.
@@ -30,6 +40,7 @@ class Vahadane(StainNormalizer):
     name: ClassVar[str] = "vahadane"
     fit_bits: ClassVar[int] = 6  # it goes through all colours a hundred times; this moves it by some 0.2 degrees
 
+    flavour: Literal["restain", "tiatoolbox", "staintools", "paper"] = "restain"
     sparsity: float = 0.02
     concentration_sparsity: float = 0.01
     iterations: int = 100
@@ -40,39 +51,29 @@ class Vahadane(StainNormalizer):
             raise InputError("sparsity and concentration_sparsity must not be negative")
         if self.iterations != int(self.iterations) or self.iterations < 1:
             raise InputError(f"got iterations={self.iterations}; wanted a whole number, 1 or more")
+        check_flavour(self, _FLAVOURS)
+
+    def _as_package(self) -> StainFlavour | None:
+        return _FLAVOURS.get(self.flavour)
+
+    def _bits(self) -> int:
+        return self.fit_bits  # for the flavours too: all colours of a slide would take minutes
 
     def _find_stains(self, density: Floats, counts: Floats) -> Floats:
+        if self.flavour == "tiatoolbox":
+            matrix = tiatoolbox_dictionary(density, counts)
+            if (np.linalg.norm(matrix, axis=1) < 1e-9).any():
+                raise Unlearnable("one of two stains does not occur")
+            return order_stains(*matrix)
         start = extreme_angles(density, counts, 1.0)
-        return sparse_stains(density, counts, start, self.sparsity, self.iterations)
+        sparsity = 0.1 if self.flavour == "staintools" else self.sparsity  # λ of the two is not the same there
+        return sparse_stains(density, counts, start, sparsity, self.iterations)
 
     def _concentrations(self, density: Floats, matrix: Floats) -> Floats:
         return lasso(density, matrix, self.concentration_sparsity)
 
 
-def lasso(density: Floats, matrix: Floats, sparsity: float) -> Floats:
-    """Concentrations (n, 2) ≥ 0 that minimise ½‖OD − c·M‖² + λ(c₁ + c₂), for two unit stains M (2, 3), in closed form.
-
-    With G = M·Mᵀ and b = OD·Mᵀ − λ: the unconstrained optimum where it is not negative, else the better of the two
-    optima with a single stain (of which each is the best on its edge, since the objective is convex).
-    """
-    gram = matrix @ matrix.T
-    b = apply_matrix(density, matrix.T) - sparsity
-    determinant = gram[0, 0] * gram[1, 1] - gram[0, 1] ** 2
-    if determinant < 1e-12:  # parallel stains: all of it is the first one
-        return np.column_stack([np.maximum(b[:, 0] / gram[0, 0], 0.0), np.zeros(len(b))])
-    both = np.column_stack(
-        [
-            (gram[1, 1] * b[:, 0] - gram[0, 1] * b[:, 1]) / determinant,
-            (gram[0, 0] * b[:, 1] - gram[0, 1] * b[:, 0]) / determinant,
-        ]
-    )
-    first = np.maximum(b[:, 0] / gram[0, 0], 0.0)
-    second = np.maximum(b[:, 1] / gram[1, 1], 0.0)
-    # At its own optimum an edge lowers the objective by ½·G·c².
-    first_is_better = gram[0, 0] * first**2 >= gram[1, 1] * second**2
-    edge = np.column_stack([np.where(first_is_better, first, 0.0), np.where(first_is_better, 0.0, second)])
-    inside = (both >= 0.0).all(axis=1, keepdims=True)
-    return np.where(inside, both, edge)
+_FLAVOURS = {"tiatoolbox": TIATOOLBOX, "staintools": STAINTOOLS, "paper": VAHADANE_PAPER}
 
 
 def sparse_stains(density: Floats, counts: Floats, start: Floats, sparsity: float, iterations: int) -> Floats:
