@@ -91,7 +91,7 @@ class Worker:
         self._folder = tempfile.TemporaryDirectory(prefix="peers-")
         self._log = Path(self._folder.name) / "log.txt"
         # Compiled code (torch's, Numba's) stays in the temporary folder, too.
-        caches = {key: self._folder.name for key in ("TORCHINDUCTOR_CACHE_DIR", "NUMBA_CACHE_DIR", "MPLCONFIGDIR")}
+        caches = dict.fromkeys(("TORCHINDUCTOR_CACHE_DIR", "NUMBA_CACHE_DIR", "MPLCONFIGDIR"), self._folder.name)
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
                 [str(python), str(HERE / "worker.py"), name],
