@@ -85,6 +85,17 @@ ALLOWED = {
     "methods": {"color", "methods", "errors", "files"},
     "slides": {"color", "methods", "slides", "errors", "files", "__version__"},
     "networks": {"color", "errors", "networks"},
+    "evaluation": {
+        "color",
+        "methods",
+        "slides",
+        "evaluation",
+        "networks",
+        "references",
+        "errors",
+        "files",
+        "__version__",
+    },
 }
 """Which rooms of restain a room may import; rooms that are not named here stand above all of these."""
 

@@ -6,10 +6,13 @@ RestainError
 ├── NotFittedError      a normalizer was used before `fit`
 ├── SlideError          a slide or image file cannot be opened or read (also an OSError)
 ├── OutputError         an output may not or cannot be written (also an OSError)
-└── FormatError         a saved normalizer, profile or histogram is damaged or of another kind (also a ValueError)
+├── WeightsUnavailable  a metric or loss needs a network's published weights, and their file was not given
+├── FormatError         a saved normalizer, profile or histogram is damaged or of another kind (also a ValueError)
+└── MissingExtraError   an optional library is not installed; the message has the line that does it (also an ImportError)
 
 RestainWarning (a UserWarning)
 ├── EstimateWarning     an appearance could not be measured; what was used instead is named
+├── MetricWarning       a metric was computed where its number says little; the message says why
 └── SlideWarning        a slide's own metadata is implausible and was ignored
 """
 
@@ -38,8 +41,16 @@ class OutputError(RestainError, OSError):
     """An output may not or cannot be written."""
 
 
+class WeightsUnavailable(RestainError):
+    """A metric or loss needs a network's published weights; the message says which file, and how to give it."""
+
+
 class FormatError(RestainError, ValueError):
     """A saved normalizer, profile or histogram is damaged or of another kind."""
+
+
+class MissingExtraError(RestainError, ImportError):
+    """An optional library is not installed; the message has the line that installs it."""
 
 
 class RestainWarning(UserWarning):
@@ -48,6 +59,10 @@ class RestainWarning(UserWarning):
 
 class EstimateWarning(RestainWarning):
     """An appearance could not be measured; the message names what was used instead."""
+
+
+class MetricWarning(RestainWarning):
+    """A metric was computed where its number says little; the message says why."""
 
 
 class SlideWarning(RestainWarning):

@@ -1,0 +1,1 @@
+"""How well a normalizer does: metrics, registered pairs, datasets, reports."""
