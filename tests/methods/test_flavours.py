@@ -4,10 +4,11 @@ import itertools
 
 import numpy as np
 import pytest
+from sklearn.decomposition import DictionaryLearning
 
 from restain import METHODS, ColorHistogram, load
 from restain.errors import EstimateWarning, InputError
-from restain.methods.flavours import tiatoolbox_dictionary
+from restain.methods.flavours import TIATOOLBOX, tiatoolbox_dictionary
 from restain.phantom import Phantom
 
 FLAVOURS = [
@@ -38,6 +39,38 @@ def test_macenko_of_torchstain_on_every_pixel(phantom: Phantom, reference: Phant
     _, stains, wanted = macenko_torchstain(reference.image)
     expected = np.minimum(240 * np.exp(-(concentrations * (wanted / largest)) @ stains), 255)
     difference = normalizer.transform(phantom.image).reshape(-1, 3) - np.floor(expected)
+    assert np.abs(difference).max() <= 1  # a value that lies on a whole level
+    assert np.abs(difference).mean() < 0.001
+
+
+def vahadane_tiatoolbox(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Concentrations, stains (longer in red first) and 99th percentiles, on every pixel, by scikit-learn."""
+    levels = image.reshape(-1, 3).astype(float)
+    density = np.maximum(-np.log(np.maximum(levels, 1.0) / 255.0), 1e-6)
+    tissue = TIATOOLBOX.tissue(levels, np.ones(len(levels)))
+    learning = DictionaryLearning(
+        n_components=2,
+        alpha=0.1,
+        max_iter=3,
+        fit_algorithm="lars",
+        transform_algorithm="lasso_lars",
+        transform_alpha=0.1,
+        positive_dict=True,
+    )
+    code = learning.fit_transform(density[tissue].T)
+    code = code[:, np.argsort(-code[0])]
+    stains = (code / np.linalg.norm(code, axis=0)).T
+    concentrations = np.linalg.lstsq(stains.T, density.T, rcond=None)[0].T
+    return concentrations, stains, np.percentile(concentrations, 99, axis=0)
+
+
+def test_vahadane_of_tiatoolbox_on_every_pixel(phantom: Phantom, reference: Phantom) -> None:
+    normalizer = METHODS["vahadane"](flavour="tiatoolbox", background="none").fit(reference.image)
+    concentrations, _, largest = vahadane_tiatoolbox(phantom.image)
+    _, wanted_stains, wanted = vahadane_tiatoolbox(reference.image)
+    assert wanted_stains[0, 0] < wanted_stains[1, 0]  # first is what has more red before it is of unit length
+    expected = 255 * np.exp(-(concentrations * (wanted / largest)) @ wanted_stains)
+    difference = normalizer.transform(phantom.image).reshape(-1, 3) - np.floor(np.clip(expected, 0, 255))
     assert np.abs(difference).max() <= 1  # a value that lies on a whole level
     assert np.abs(difference).mean() < 0.001
 

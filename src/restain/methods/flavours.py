@@ -1,7 +1,7 @@
 """What other packages compute under the same names, so that users can reproduce earlier results and move over.
 
 Each flavour is its package's computation on a whole image, with the white point that the package assumes; use it with
-`background="none"` for its bytes. The facts were read in torchstain 1.4 (its NumPy backend), tiatoolbox 1.3 to 1.6 and
+`background="none"` for its bytes. The facts were read in torchstain 1.4 (its NumPy backend), tiatoolbox 1.3 to 2.1 and
 StainTools 2.1. "paper" is the publication's own, which all of them differ from.
 """
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from restain.color.spaces import apply_matrix, lab_to_rgb, rgb_to_lab
 from restain.errors import InputError
 from restain.methods.base import Floats
+from restain.methods.opencv_lab import lab8_to_rgb, rgb_to_lab8
 from restain.methods.statistics import weighted_percentile
 
 Mask = NDArray[np.bool_]
@@ -72,7 +73,7 @@ def darker(luminosity: float) -> TissueRule:
     """Tissue is what is below a share of full CIELAB lightness, in the 8-bit lightness of OpenCV."""
 
     def rule(levels: Floats, counts: Floats) -> Mask:
-        below: Mask = opencv_lab(levels)[:, 0] / 100.0 < luminosity
+        below: Mask = rgb_to_lab8(levels)[:, 0] / 255.0 < luminosity
         return below
 
     return rule
@@ -103,20 +104,21 @@ def lightness_below(luminosity: float) -> TissueRule:
     return rule
 
 
+_LAB_SCALE: Floats = np.array([2.55, 1.0, 1.0])
+_LAB_SHIFT: Floats = np.array([0.0, 128.0, 128.0])
+
+
 def opencv_lab(levels: Floats) -> Floats:
-    """RGB 0..255 to the CIELAB that OpenCV keeps in 8 bits (steps of 1/2.55 in L, of 1 in a and b), as L, a, b."""
-    lab = rgb_to_lab(levels)
-    lab[:, 0] = np.rint(lab[:, 0] * 2.55) / 2.55
-    lab[:, 1:] = np.rint(lab[:, 1:])
+    """RGB 0..255 to L, a, b as they come out of OpenCV's 8 bits: steps of 1/2.55 in L, of 1 in a and b."""
+    lab: Floats = rgb_to_lab8(levels) / _LAB_SCALE - _LAB_SHIFT
     return lab
 
 
 def opencv_rgb(lab: Floats) -> Floats:
-    """The way back of the packages that use OpenCV: L, a and b are cut to 8 bits, then converted and rounded."""
-    # A value that was a whole one before shifting and scaling by 1 must not fall to the level below.
-    lightness = np.floor(np.clip(lab[:, :1] * 2.55 + 1e-6, 0.0, 255.0)) / 2.55
-    chroma = np.floor(np.clip(lab[:, 1:] + 128.0 + 1e-6, 0.0, 255.0)) - 128.0
-    return np.rint(np.clip(lab_to_rgb(np.hstack([lightness, chroma])), 0.0, 255.0))
+    """The way back of the packages that use OpenCV: L, a and b are cut to 8 bits, then converted."""
+    codes = (lab + _LAB_SHIFT) * _LAB_SCALE
+    # A code that nothing has moved must not fall to the one below.
+    return lab8_to_rgb(np.floor(np.clip(codes + 1e-6, 0.0, 255.0)))
 
 
 def torchstain_rgb(lab: Floats) -> Floats:
@@ -155,9 +157,8 @@ def check_flavour(normalizer: Any, flavours: Any, free: tuple[str, ...] = ()) ->
 
 
 def scaled_by_maxima(concentrations: Floats, source: Floats, reference: Floats) -> Floats:
-    """Concentrations (n, k) scaled by the ratio of the maxima (k,), with no limit; as they are where there is none."""
-    usable = (source > 0) & (reference > 0)
-    return concentrations * np.where(usable, reference / np.where(usable, source, 1.0), 1.0)
+    """Concentrations (n, k) times the ratio of the maxima (k,), whatever its size and sign; unchanged for x/0."""
+    return concentrations * np.where(source != 0, reference / np.where(source != 0, source, 1.0), 1.0)
 
 
 def tiatoolbox_dictionary(density: Floats, counts: Floats, sparsity: float = 0.1, rounds: int = 3) -> Floats:
@@ -169,26 +170,26 @@ def tiatoolbox_dictionary(density: Floats, counts: Floats, sparsity: float = 0.1
     weigh as the square root of their number in every product, so colours with counts give the same.
 
     Returns:
-        (2, 3) rows, not of unit length, unordered.
+        (2, 3) rows, not of unit length. The first has more red, compared at these lengths: mostly the denser stain.
     """
     weighted = density.T * np.sqrt(counts)
     code, values, amounts = np.linalg.svd(weighted, full_matrices=False)
     signs = np.sign(code[np.abs(code).argmax(axis=0), range(3)])
     code, amounts = (code * signs)[:, :2], (amounts * signs[:, None] * values[:, None])[:2]
     cost = np.inf
-    for turn in range(rounds):
+    for _ in range(rounds):
         code = _signed_lasso(weighted @ amounts.T, amounts @ amounts.T, sparsity)
         moment, cross = code.T @ code, weighted.T @ code
+        if (np.diag(moment) <= 1e-6).any():
+            break  # the package would go on from a channel drawn at random
         for row in range(2):
-            if moment[row, row] <= 1e-6:
-                return code.T
-            amounts[row] += (cross[:, row] - moment[row] @ amounts) / moment[row, row]
-            amounts[row] = np.maximum(amounts[row], 0.0)
-            amounts[row] /= max(np.linalg.norm(amounts[row]), 1.0)
+            updated = amounts[row] + (cross[:, row] - moment[row] @ amounts) / moment[row, row]
+            updated = np.maximum(updated, 0.0)
+            amounts[row] = updated / max(np.linalg.norm(updated), 1.0)
         before, cost = cost, 0.5 * ((weighted - code @ amounts) ** 2).sum() + sparsity * np.abs(code).sum()
-        if turn > 0 and before - cost < 1e-8 * cost:
+        if before - cost < 1e-8 * cost:
             break
-    return code.T
+    return code.T if code[0, 0] >= code[0, 1] else code.T[::-1]
 
 
 def _signed_lasso(cross: Floats, gram: Floats, sparsity: float) -> Floats:

@@ -21,7 +21,7 @@ from restain.methods.flavours import (
 )
 from restain.methods.lasso import lasso
 from restain.methods.macenko import extreme_angles
-from restain.methods.stain_vectors import StainNormalizer, angle_between, order_stains
+from restain.methods.stain_vectors import StainNormalizer, angle_between, order_stains, unit_rows
 
 
 @dataclass(eq=False, kw_only=True)
@@ -64,7 +64,7 @@ class Vahadane(StainNormalizer):
             matrix = tiatoolbox_dictionary(density, counts)
             if (np.linalg.norm(matrix, axis=1) < 1e-9).any():
                 raise Unlearnable("one of two stains does not occur")
-            return order_stains(*matrix)
+            return unit_rows(matrix)
         start = extreme_angles(density, counts, 1.0)
         sparsity = 0.1 if self.flavour == "staintools" else self.sparsity  # λ of the two is not the same there
         return sparse_stains(density, counts, start, sparsity, self.iterations)
