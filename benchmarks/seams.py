@@ -41,21 +41,28 @@ def main() -> None:
     fallbacks = sum(issubclass(w.category, EstimateWarning) for w in caught)
 
     results = {"source": source, "one estimate per slide": once, "one estimate per tile": apart}
-    borders = {label: border_differences(pixels) for label, pixels in results.items()}
-    middles = {label: border_differences(pixels, TILE // 2) for label, pixels in results.items()}
-    own, one = (borders[label][0] / borders[label][1] for label in ("source", "one estimate per slide"))
-    rows = []
-    for label, (across, inside) in borders.items():
-        scores = across / inside, across / inside / own, across / middles[label][0]
-        rows.append([label, f"{across:.2f}", f"{inside:.2f}", *(f"{score:.3f}" for score in scores)])
-    print_table(["", "|Δ| across", "|Δ| inside", "seam score", "over source's", "border over middle"], rows)
+    scores = print_scores(results)
     print(f"Tiles without enough tissue for an estimate of their own: {fallbacks} of {len(list(tiles(source)))}")
     different = int((once != whole).any(axis=2).sum())
     print_goal("pixels that differ between tiles joined and the whole mapped at once", different, 0)
-    print_goal("seam score, one estimate per slide, over the source's", one / own, 1.05)
+    print_goal("seam score, one estimate per slide, over the source's", scores["one estimate per slide"], 1.05)
     if picture:
         crop = darkest_tiles(source)
         save_strips(picture, [[(label, np.ascontiguousarray(pixels[crop])) for label, pixels in results.items()]])
+
+
+def print_scores(results: dict[str, Image]) -> dict[str, float]:
+    """Print the seams of each image, the source first; the scores over the source's."""
+    borders = {label: border_differences(pixels) for label, pixels in results.items()}
+    source = next(iter(borders.values()))
+    rows, relative = [], {}
+    for label, (across, inside) in borders.items():
+        middle, _ = border_differences(results[label], TILE // 2)
+        relative[label] = (across / inside) / (source[0] / source[1])
+        scores = across / inside, relative[label], across / middle
+        rows.append([label, f"{across:.2f}", f"{inside:.2f}", *(f"{score:.3f}" for score in scores)])
+    print_table(["", "|Δ| across", "|Δ| inside", "seam score", "over source's", "border over middle"], rows)
+    return relative
 
 
 def tiles(image: Image) -> Iterator[tuple[slice, slice]]:
