@@ -13,7 +13,14 @@ from cyclopts import App, CycloptsError, Parameter
 
 from restain import __version__
 from restain.errors import InputError, OutputError, RestainError
-from restain.terminal import appearance_line, file_progress, print_report, print_separations, slide_progress
+from restain.terminal import (
+    appearance_line,
+    file_progress,
+    print_registrations,
+    print_report,
+    print_separations,
+    slide_progress,
+)
 
 if TYPE_CHECKING:
     from restain.methods.base import Normalizer
@@ -265,6 +272,51 @@ def separate(
             results = [separate_file(files[0], output, settings, progress=progress)]
     print_separations(results, failures, as_json=json_, many=many)
     return 1 if failures else 0
+
+
+@app.command
+def register(
+    source: Path,
+    target: Path,
+    /,
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    pairs: Path | None = None,
+    preview: Path | None = None,
+    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
+    workers: int | None = None,
+) -> int:
+    """Lay the images of one folder over those of another, so that their pixels can be compared.
+
+    Parameters
+    ----------
+    source: Path
+        A folder of images, whose pixels stay as they are.
+    target: Path
+        A folder of images of the same tissue, which are warped to lie over the sources.
+    output: Path
+        The folder to write to: NAME.png, NAME.mask.png, NAME.safetensors for each pair, and registration.csv.
+    pairs: Path
+        A csv with the columns source,target; images of the same name by default.
+    preview: Path
+        Also write a sheet of checkerboards, before and after.
+    json_: bool
+        Print a machine-readable summary.
+    overwrite: bool
+        Do pairs again that are done already.
+    workers: int
+        Threads; one a core by default. The result does not depend on it.
+    """
+    from restain.evaluation.registration.command import register_folders
+
+    if workers is not None and workers < 1:
+        raise InputError(f"got --workers {workers}; wanted 1 or more")
+    outcomes = register_folders(
+        source, target, output, pairs, preview=preview, overwrite=overwrite, workers=workers, progress=file_progress
+    )
+    print_registrations(outcomes, as_json=json_)
+    return 0 if all(outcome.status == "accepted" for outcome in outcomes) else 1
 
 
 @app.command

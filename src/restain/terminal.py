@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ from restain import __version__
 from restain.errors import OutputError
 
 if TYPE_CHECKING:
+    from restain.evaluation.registration.files import Outcome
     from restain.methods.base import Normalizer
     from restain.slides.batch import Failure
     from restain.slides.pipeline import SlideResult
@@ -150,6 +151,19 @@ def separation_summary(results: "list[SeparationResult]", failures: "list[Failur
         ],
         "failed": [{"source": str(f.source), "error": f.error} for f in failures],
     }
+
+
+def print_registrations(outcomes: "Sequence[Outcome]", as_json: bool) -> None:
+    """Print pairs that failed or were rejected to stderr, and what was registered to stdout: a line, or all as JSON."""
+    from restain.evaluation.registration.report import headline, summary
+
+    for outcome in outcomes:
+        if outcome.status != "accepted":
+            print(f"restain: {outcome.pair.name} {outcome.status}: {outcome.reason}", file=sys.stderr)
+    kept = sum(outcome.kept for outcome in outcomes)
+    if kept:
+        print(f"restain: note: {kept} pairs were done already and are left as they are", file=sys.stderr)
+    print(json.dumps(summary(outcomes), indent=2) if as_json else headline(outcomes))
 
 
 def appearance_line(fitted: "Normalizer") -> str:

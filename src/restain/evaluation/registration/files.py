@@ -1,0 +1,188 @@
+"""Register many pairs into a folder: what `restain register` does. One bad pair is reported, the rest completes.
+
+Of a pair NAME the folder gets `NAME.safetensors`, its registration, and, where it is accepted, `NAME.png`, the target
+in the source's frame, and `NAME.mask.png`, white where the two may be compared. The registration is written first and
+each file in one step, so that a run that was stopped goes on where it was.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from restain.errors import FormatError, InputError, OutputError, RestainError
+from restain.evaluation.datasets.pairs import Pair, pair_folders, read_pairs
+from restain.evaluation.registration.opencv import opencv
+from restain.evaluation.registration.quality import Quality
+from restain.evaluation.registration.register import register
+from restain.evaluation.registration.result import Registration
+from restain.evaluation.registration.settings import RegistrationSettings
+from restain.files import write_atomically
+from restain.slides.image_reader import encode_image
+from restain.slides.reader import open_slide
+
+MOST_PIXELS = 100_000_000
+"""Pictures are registered whole, in memory; a larger one is a slide, of which tiles should be registered."""
+
+Status = Literal["accepted", "rejected", "failed"]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The files of one pair."""
+
+    registration: Path
+    aligned: Path
+    mask: Path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a pair."""
+
+    pair: Pair
+    outputs: Outputs
+    status: Status
+    reason: str = ""
+    """Why it was rejected or failed, in one line."""
+    quality: Quality = field(default_factory=Quality)
+    shift: tuple[float, float] = (0.0, 0.0)
+    """(x, y) pixels of the target: how far it shows the source's middle from where scale alone would put it."""
+    kept: bool = False
+    """Whether all of it was there already."""
+    seconds: float = 0.0
+
+
+def plan_pairs(source: Path, target: Path, output: Path, table: Path | None = None) -> tuple[list[Pair], list[Path]]:
+    """The pairs to register, by name or by a csv, and the images without a partner.
+
+    Raises:
+        InputError: as `pair_folders` and `read_pairs`. OutputError: the output is or holds an input folder.
+    """
+    for folder in (source, target):
+        if folder.resolve().is_relative_to(output.resolve()):
+            raise OutputError(f"{output} is, or holds, the input folder {folder}; name another folder")
+    if output.exists() and not output.is_dir():
+        raise OutputError(f"{output} is a file; name a folder, as every pair gets files of its own")
+    alone: list[Path] = []
+    if table is not None:
+        pairs = read_pairs(table, source, target)
+    else:
+        pairs, alone = pair_folders(source, target, without=output)
+    written: set[Path] = set()
+    for pair in pairs:
+        for path in vars(outputs_of(pair, output)).values():
+            if path in written:
+                raise OutputError(f"two pairs would be written to {path}; give them other names in a csv")
+            written.add(path)
+    return pairs, alone
+
+
+def outputs_of(pair: Pair, folder: Path) -> Outputs:
+    """Where a pair is written."""
+    return Outputs(*(folder / f"{pair.name}{suffix}" for suffix in (".safetensors", ".png", ".mask.png")))
+
+
+def register_files(
+    pairs: Sequence[Pair],
+    output: Path,
+    settings: RegistrationSettings | None = None,
+    *,
+    overwrite: bool = False,
+    workers: int | None = None,
+    progress: Callable[[int, int, Path], None] | None = None,
+) -> Iterator[Outcome]:
+    """Register pairs into a folder, in order; one that fails gives an outcome that says so, and the rest goes on.
+
+    Args:
+        pairs: from `plan_pairs`.
+        output: the folder to write to; made where it is missing.
+        settings: how; None for the defaults. They do not touch what is there already.
+        overwrite: do again what is there already.
+        workers: threads; None for one a core. The result does not depend on it.
+        progress: called with how many are done, of how many, and the last one's source.
+    """
+    opencv()  # a missing extra is one error, not one a pair
+    settings = settings or RegistrationSettings()
+
+    def job(pair: Pair) -> Outcome:
+        try:
+            return _register_file(pair, outputs_of(pair, output), settings, overwrite)
+        except (RestainError, OSError, MemoryError) as error:
+            return Outcome(pair, outputs_of(pair, output), "failed", str(error) or type(error).__name__)
+        except Exception as error:  # whatever it is, it must not cost the other pairs
+            return Outcome(pair, outputs_of(pair, output), "failed", f"unforeseen {type(error).__name__}: {error}")
+
+    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+        for done, outcome in enumerate(pool.map(job, pairs), start=1):
+            if progress is not None:
+                progress(done, len(pairs), outcome.pair.source)
+            yield outcome
+
+
+def is_done(outputs: Outputs) -> bool:
+    """Whether all of a pair's files are there; a rejected pair has only its registration."""
+    if not outputs.registration.exists():
+        return False
+    if outputs.aligned.exists() and outputs.mask.exists():
+        return True
+    try:
+        return not Registration.load(outputs.registration).accepted
+    except FormatError:  # told when it is this pair's turn
+        return False
+
+
+def read_picture(path: Path) -> NDArray[np.uint8]:
+    """An image at full resolution: (H, W, 3), or (H, W, 4) where some of it is padding.
+
+    Raises:
+        SlideError: it cannot be read. InputError: it is too large to be registered whole.
+    """
+    with open_slide(path) as slide:
+        width, height = slide.dimensions
+        if width * height > MOST_PIXELS:
+            raise InputError(f"{path} has {width}x{height} pixels; register tiles of it, of up to {MOST_PIXELS:,} each")
+        pixels, known = slide.read_region((0, 0), 0, (width, height))
+    return pixels if known is None else np.dstack([pixels, known.astype(np.uint8) * np.uint8(255)])
+
+
+def _register_file(pair: Pair, outputs: Outputs, settings: RegistrationSettings, overwrite: bool) -> Outcome:
+    start = time.perf_counter()
+    kept = not overwrite and is_done(outputs)
+    target = None if kept else read_picture(pair.target)
+    if not overwrite and outputs.registration.exists():
+        result = Registration.load(outputs.registration)
+    else:
+        outputs.registration.parent.mkdir(parents=True, exist_ok=True)
+        result = register(read_picture(pair.source), target, settings, shift=pair.shift)
+        result.save(outputs.registration, overwrite=overwrite)
+    if target is not None and result.accepted:
+        mask = result.mask.astype(np.uint8) * np.uint8(255)
+        for path, pixels in ((outputs.aligned, result.warp(target)), (outputs.mask, mask)):
+            if overwrite or not path.exists():
+                _write_png(path, pixels, overwrite)
+    elif overwrite:  # of an earlier run that accepted the pair
+        for path in (outputs.aligned, outputs.mask):
+            path.unlink(missing_ok=True)
+    seconds = time.perf_counter() - start
+    status: Status = "accepted" if result.accepted else "rejected"
+    return Outcome(pair, outputs, status, result.reason, result.quality, _shift_of(result), kept, seconds)
+
+
+def _write_png(path: Path, pixels: NDArray[np.uint8], overwrite: bool) -> None:
+    data = encode_image(pixels, ".png", None)
+    write_atomically(path, lambda stream: stream.write(data), overwrite=overwrite)
+
+
+def _shift_of(result: Registration) -> tuple[float, float]:
+    """How far the target shows the middle of the source from where scale alone would put it, (x, y) target pixels."""
+    scale = float(np.sqrt(abs(np.linalg.det(result.matrix[:, :2]))))
+    middle = (np.array(result.source_size) - 1) / 2
+    x, y = result.matrix[:, :2] @ middle + result.matrix[:, 2] - (scale * (middle + 0.5) - 0.5)
+    return float(x), float(y)
