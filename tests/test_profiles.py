@@ -13,6 +13,8 @@ from restain.methods import METHODS
 from restain.phantom import Phantom
 from restain.profiles import load_profile, profile_names
 
+from .methods.making import make
+
 NAMES = profile_names()
 FREE = re.compile(r"CC0|CC[- ]BY(?!-N)|MIT|Apache|BSD")
 
@@ -57,7 +59,7 @@ def test_each_shows_tissue_and_glass(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("method", METHODS)
 def test_each_fits_every_method(method: str, name: str, phantom: Phantom) -> None:
-    normalizer = METHODS[method]().fit(name)
+    normalizer = make(method).fit(name)
     assert normalizer.reference_ is not None
     assert normalizer.reference_.white_origin == "glass"
     assert normalizer.provenance_ == load_profile(name).provenance

@@ -10,13 +10,17 @@ if TYPE_CHECKING:
     from restain.color.colormap import ColorMap
     from restain.color.histogram import ColorHistogram
     from restain.methods import METHODS
+    from restain.methods.acd import ACD
     from restain.methods.base import Appearance, Normalizer, load
     from restain.methods.histogram import HistogramMatching
+    from restain.methods.khan import Khan
     from restain.methods.macenko import Macenko
     from restain.methods.reinhard import Reinhard
     from restain.methods.reinhard_modified import ModifiedReinhard
     from restain.methods.ruifrok import Ruifrok
+    from restain.methods.scan_approx import ScanApprox
     from restain.methods.separation import Separation, Separator, separate
+    from restain.methods.stainnet import StainNet
     from restain.methods.vahadane import Vahadane
     from restain.phantom import Phantom, Scanner, make_phantom
     from restain.profiles import load_profile, profile_names
@@ -27,10 +31,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "ACD": "restain.methods.acd",
     "Appearance": "restain.methods.base",
     "ColorHistogram": "restain.color.histogram",
     "ColorMap": "restain.color.colormap",
     "HistogramMatching": "restain.methods.histogram",
+    "Khan": "restain.methods.khan",
     "METHODS": "restain.methods",
     "Macenko": "restain.methods.macenko",
     "ModifiedReinhard": "restain.methods.reinhard_modified",
@@ -39,9 +45,11 @@ _HOMES = {
     "Phantom": "restain.phantom",
     "Reinhard": "restain.methods.reinhard",
     "Ruifrok": "restain.methods.ruifrok",
+    "ScanApprox": "restain.methods.scan_approx",
     "Scanner": "restain.phantom",
     "Separation": "restain.methods.separation",
     "Separator": "restain.methods.separation",
+    "StainNet": "restain.methods.stainnet",
     "Vahadane": "restain.methods.vahadane",
     "load": "restain.methods.base",
     "load_profile": "restain.profiles",
@@ -53,11 +61,13 @@ _HOMES = {
 }
 
 __all__ = [
+    "ACD",
     "METHODS",
     "Appearance",
     "ColorHistogram",
     "ColorMap",
     "HistogramMatching",
+    "Khan",
     "Macenko",
     "ModifiedReinhard",
     "NormalizedSlide",
@@ -65,9 +75,11 @@ __all__ = [
     "Phantom",
     "Reinhard",
     "Ruifrok",
+    "ScanApprox",
     "Scanner",
     "Separation",
     "Separator",
+    "StainNet",
     "Vahadane",
     "__version__",
     "load",

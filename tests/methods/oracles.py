@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.interpolate import CubicSpline
 
 LEVELS = np.arange(256.0)
 
@@ -171,6 +172,77 @@ def _matched(settings, source, reference, stain: int, amount: np.ndarray) -> np.
     return np.where(stained, wanted * np.where(stained, amount / largest, 1) ** power, amount * (wanted / largest))
 
 
+def scan_approx(settings, source, reference, tables, colors) -> np.ndarray:
+    """Non-negative concentrations, matched and mixed; what is bright and colourless keeps its colour, softly."""
+    restyled = np.clip(
+        of_stains(sparse)(settings | {"concentration_sparsity": 0.0}, source, reference, tables, colors), 0, 255
+    )
+    levels = look_up(tables, colors)
+    low, high = levels.min(axis=0) / 255, levels.max(axis=0) / 255
+    too_dark = np.maximum(settings["bright"] - low, 0) / settings["feather"]
+    too_colorful = np.maximum(high - low - settings["colorless"], 0) / settings["feather"]
+    kept = np.maximum(1 - np.maximum(too_dark, too_colorful), 0)
+    return kept * levels + (1 - kept) * restyled
+
+
+def acd(settings, source, reference, tables, colors) -> np.ndarray:
+    """OD' = OD·(D_s w_s)(D_t w_t)⁻¹, by way of the weighted concentrations."""
+    density = look_up(np.maximum(-np.log((tables + 1) / 256), 0), colors)
+    amounts = np.linalg.solve(source.stain_matrix.T, density) * source.weights[:, None] / reference.weights[:, None]
+    return 256 * np.exp(-np.maximum(reference.stain_matrix.T @ amounts, -2)) - 1
+
+
+def khan(settings, source, reference, tables, colors) -> np.ndarray:
+    """Deconvolve; map each stain's intensity by the smoothing spline; mix with the reference's vectors."""
+    density = look_up(np.maximum(-np.log((tables + 1) / 256), 0), colors)
+    stains, wanted = (np.vstack([m, unit_cross(*m)]) for m in (source.stain_matrix, reference.stain_matrix))
+    amounts = np.linalg.solve(stains.T, density)
+    for stain in range(2):
+        intensity = np.minimum(255 * np.exp(-amounts[stain]), 1000)
+        x, y = (
+            np.array([-100, *sorted([*each.percentiles[stain].ravel(), 255, 255, 255]), 1000])
+            for each in (source, reference)
+        )
+        mapped = np.clip(smoothing_spline(x, y, 9e-6)(intensity), 1, 255 if settings["residual"] == "drop" else 1000)
+        amounts[stain] = -np.log(mapped / 255)
+    if settings["residual"] == "drop":
+        amounts[2] = 0
+    return 256 * np.exp(-(wanted.T @ amounts)) - 1
+
+
+def unit_cross(first, second) -> np.ndarray:
+    normal = np.cross(first, second)
+    return normal / np.linalg.norm(normal)
+
+
+def smoothing_spline(x, y, p: float) -> Callable:
+    """Minimise p·Σ(y − f)² + (1 − p)·∫f″² by Reinsch's algorithm: (R + λ·Qᵀ·W⁻¹·Q)·γ = Qᵀ·y, f = y − λ·W⁻¹·Q·γ."""
+    places = np.unique(x)
+    weight = np.array([(x == place).sum() for place in places], float)
+    mean = np.array([y[x == place].mean() for place in places])
+    step, number = np.diff(places), len(places)
+    q, r = np.zeros((number, number - 2)), np.zeros((number - 2, number - 2))
+    for i in range(number - 2):
+        q[i : i + 3, i] = 1 / step[i], -1 / step[i] - 1 / step[i + 1], 1 / step[i + 1]
+        r[i, i] = (step[i] + step[i + 1]) / 3
+        if i:
+            r[i, i - 1] = r[i - 1, i] = step[i] / 6
+    inverse, penalty = np.diag(1 / weight), (1 - p) / p
+    bends = np.linalg.solve(r + penalty * q.T @ inverse @ q, q.T @ mean)
+    return CubicSpline(places, mean - penalty * inverse @ q @ bends, bc_type="natural")
+
+
+def stainnet(settings, source, reference, tables, colors) -> np.ndarray:
+    """ReLU(W·x + b), twice, and once without, on x/127.5 − 1 of the levels; in shares of the wanted glass."""
+    weights = {name: np.array(value) for name, value in settings["weights"].items()}
+    values = colors.T / 127.5 - 1
+    for layer in (1, 2, 3):
+        values = weights[f"weight{layer}"] @ values + weights[f"bias{layer}"][:, None]
+        values = np.maximum(values, 0) if layer < 3 else values
+    levels = np.clip((values + 1) * 127.5, 0, 255)
+    return np.clip((levels + 1) / (reference.white_point[:, None] + 1) * 256 - 1, 0, 255)
+
+
 RESTYLES: dict[str, Callable] = {
     "reinhard": reinhard,
     "reinhard_modified": reinhard_modified,
@@ -178,6 +250,10 @@ RESTYLES: dict[str, Callable] = {
     "ruifrok": of_stains(deconvolved),
     "macenko": of_stains(least_squares),
     "vahadane": of_stains(sparse),
+    "khan": khan,
+    "acd": acd,
+    "scan_approx": scan_approx,
+    "stainnet": stainnet,
 }
 """One formula for every method; a new method adds one here."""
 

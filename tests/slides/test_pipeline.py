@@ -28,6 +28,8 @@ from restain.slides.reader import open_slide
 from restain.slides.sample import sample_slide
 from restain.slides.writer import PyramidSettings, encode_tile, write_array, write_pyramid
 
+from ..methods.making import make
+
 SMALL = PyramidSettings(tile=64)
 
 
@@ -60,7 +62,7 @@ def description(path: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("background", ["match", "keep", "white", "none"])
 def test_tiles_joined_are_the_whole_mapped(method: str, background: Any, pyramid: Path, tmp_path: Path) -> None:
-    normalizer = METHODS[method](background=background).fit("he")
+    normalizer = make(method, background=background).fit("he")
     result = normalize_slide(pyramid, tmp_path / "out.tif", normalizer, settings=SMALL)
     with open_slide(pyramid) as slide:
         whole, _ = slide.read_region((0, 0), 0, slide.dimensions)
@@ -151,7 +153,7 @@ def test_glass_becomes_the_reference_s_glass(method: str, white: tuple[float, fl
     reference = make_phantom(256, 256, seed=2, stain_matrix=STAINS_B, scanner=pinkish)
     source = make_phantom(256, 320, seed=1, scanner=Scanner(white=white, noise=1.0))
     write_array(tmp_path / "in.tif", source.image, settings=PyramidSettings(tile=64, quality=95))
-    normalizer = METHODS[method]().fit(reference.image)
+    normalizer = make(method).fit(reference.image)
     normalize_slide(tmp_path / "in.tif", tmp_path / "out.tif", normalizer, settings=PyramidSettings(64, 95))
     glass = level_zero(tmp_path / "out.tif")[..., :3][source.glass]
     np.testing.assert_allclose(glass.mean(axis=0), reference.image[reference.glass].mean(axis=0), atol=1.5)

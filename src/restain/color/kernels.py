@@ -155,3 +155,30 @@ def halve(image: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
                     + int(image[2 * row + 1, 2 * column + 1, channel])
                 )
                 out[row, column, channel] = np.uint8((total + 2) >> 2)
+
+
+@_kernel
+def affine(
+    channels: NDArray[np.float64], weight: NDArray[np.float64], bias: NDArray[np.float64], rectify: bool
+) -> NDArray[np.float64]:
+    """weight (m, k) · channels (k, n) + bias (m,), then max(·, 0) if `rectify`: one 1×1 convolution, (m, n).
+
+    Column by column and in one order: a matrix product of BLAS may differ in its last bit with the number of columns.
+    """
+    outputs, inputs = weight.shape
+    count = channels.shape[1]
+    result = np.empty((outputs, count))
+    for start in range(0, count, 256):  # columns that stay in the cache between inputs
+        end = min(start + 256, count)
+        for j in range(outputs):
+            into = result[j, start:end]
+            into[:] = bias[j]
+            for i in range(inputs):
+                scale = weight[j, i]
+                values = channels[i, start:end]
+                for column in range(end - start):
+                    into[column] += scale * values[column]
+            if rectify:
+                for column in range(end - start):
+                    into[column] = max(into[column], 0.0)
+    return result

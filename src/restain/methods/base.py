@@ -338,6 +338,10 @@ def load(path: str | os.PathLike[str]) -> Normalizer:
             raise FormatError(f"{path} holds the method {name!r}; this version knows {', '.join(METHODS)}")
         tables, arrays = _split_tables(arrays)
         normalizer = METHODS[name](**facts["settings"], **tables)
+        for setting, table in tables.items():
+            taken = getattr(normalizer, setting)
+            if wrong := [key for key, array in table.items() if taken[key].dtype != array.dtype]:
+                raise ValueError(f"{setting} holds {', '.join(wrong)} of another type")
         normalizer.reference_ = _from_arrays(normalizer.appearance_type, arrays, facts["reference"])
         normalizer.provenance_ = dict(facts["provenance"])
     except (KeyError, TypeError, ValueError) as error:
