@@ -167,15 +167,45 @@ def fit(
     overwrite: bool
         Replace an existing output.
     """
-    from restain.files import refuse_overwrite
-
-    if output.suffix != ".safetensors":
-        raise OutputError(f"{output} should end in .safetensors, the format of saved normalizers")
-    refuse_overwrite(output, overwrite)
-    for item in reference:
-        if output.exists() and Path(item).exists() and os.path.samefile(item, output):
-            raise OutputError(f"{output} is the reference itself; name another output")
+    _check_normalizer_path(output, reference, overwrite)
     fitted = _method(method, background).fit(reference if len(reference) > 1 else reference[0])
+    fitted.save(output, overwrite=overwrite)
+    print(f"{output}: {fitted.name}, {appearance_line(fitted)}")
+    return 0
+
+
+@app.command(name="import")
+def import_weights(
+    system: Literal["stainnet"],
+    weights: Path,
+    /,
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    target: str | None = None,
+    background: Background | None = None,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Turn weights that a paper's authors released into a normalizer. Needs PyTorch; applying the result does not.
+
+    Parameters
+    ----------
+    system: str
+        Whose weights they are.
+    weights: Path
+        The released file (.pth). Only tensors are read from it; no code in it is run.
+    output: Path
+        The normalizer to write, .safetensors.
+    target: str
+        An image, a slide, a folder or a profile whose glass the results shall have; a neutral gray by default.
+    background: str
+        What becomes of glass; see `restain normalize`.
+    overwrite: bool
+        Replace an existing output.
+    """
+    from restain.released import import_stainnet
+
+    _check_normalizer_path(output, [str(weights), *([target] if target else [])], overwrite)
+    fitted = import_stainnet(weights, target, background or "match")
     fitted.save(output, overwrite=overwrite)
     print(f"{output}: {fitted.name}, {appearance_line(fitted)}")
     return 0
@@ -454,6 +484,8 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(" ".join(str(error).split()))
     except RestainError as error:
         _fail(str(error))
+    except ImportError as error:  # of an extra; the message has the line that installs it
+        _fail(str(error))
     except OSError as error:
         _fail(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "))
     except MemoryError:
@@ -470,6 +502,18 @@ def _fail(message: str) -> None:
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     print(f"restain: note: {message}", file=sys.stderr)
+
+
+def _check_normalizer_path(output: Path, inputs: list[str], overwrite: bool) -> None:
+    """Raise `OutputError`, before any work is done, if a normalizer may not be written there."""
+    from restain.files import refuse_overwrite
+
+    if output.suffix != ".safetensors":
+        raise OutputError(f"{output} should end in .safetensors, the format of saved normalizers")
+    refuse_overwrite(output, overwrite)
+    for item in inputs:
+        if output.exists() and Path(item).exists() and os.path.samefile(item, output):
+            raise OutputError(f"{output} is an input; name another output")
 
 
 def _method(name: str, background: Background | None) -> "Normalizer":
