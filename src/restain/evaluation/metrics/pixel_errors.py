@@ -20,8 +20,7 @@ def mse(reference: Any, image: Any, mask: Any = None, *, color: Color = "rgb") -
         InputError: an image or the mask is not what was wanted.
     """
     first, second = values_of(checked_pair(reference, image, mask, color=color))
-    difference = (first - second).ravel()
-    return float(difference @ difference / difference.size)
+    return float(np.square(first - second).mean())
 
 
 def rmse(reference: Any, image: Any, mask: Any = None, *, color: Color = "rgb") -> float:
@@ -53,8 +52,9 @@ def pcc(reference: Any, image: Any, mask: Any = None, *, color: Color = "rgb") -
 
 def correlation(first: Floats, second: Floats) -> float:
     """Pearson correlation of two vectors; NaN where one of them is constant."""
-    a, b = first - first.mean(), second - second.mean()
-    square = float(a @ a) * float(b @ b)
     if np.ptp(first) == 0 or np.ptp(second) == 0:
         return float("nan")
-    return float(np.clip(a @ b / np.sqrt(square), -1.0, 1.0))
+    a, b = first - first.mean(), second - second.mean()
+    # Sums rather than products of vectors, which BLAS would share out to threads that wait longer than they work.
+    length = np.sqrt(np.square(a).sum() * np.square(b).sum())
+    return float(np.clip((a * b).sum() / length, -1.0, 1.0))
