@@ -12,7 +12,7 @@ import pytest
 import restain
 
 PACKAGE = Path(restain.__file__).resolve().parent
-HEAVY = {"torch", "numba", "matplotlib"}
+HEAVY = {"torch", "numba", "matplotlib", "skimage", "sklearn", "torchmetrics"}
 TORCH_ROOMS = {"networks", "losses", "systems", "training"}
 """Rooms that are made of torch; nothing else imports them before tensors are at hand."""
 

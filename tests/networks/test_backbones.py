@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -287,3 +288,14 @@ def test_pooled_features_want_what_the_network_wants(caffe_file: Path) -> None:
     with torch.inference_mode():
         pooled = PooledFeatures(network.features, caffe=True)(image)
         torch.testing.assert_close(pooled, network(by_hand).mean(dim=(2, 3)), rtol=1e-4, atol=1e-4)
+
+
+# ---- what must not be needed ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", ["pyproject.toml", "constraints.txt"])
+def test_nothing_that_brings_cuda_is_a_dependency(file: str) -> None:
+    text = (Path(__file__).resolve().parents[2] / file).read_text().lower()
+    for package in ("torchvision", "lpips", "piq", "timm", "segmentation-models"):
+        lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+        assert not any(re.search(rf"(^|[\s\"']){package}\b", line) for line in lines), package
