@@ -44,5 +44,7 @@ def test_a_wrong_hue_costs_little(pair: Pair) -> None:
 
 
 def test_without_structure_there_is_no_number() -> None:
-    flat = np.zeros((32, 32, 3), np.uint8)
-    assert np.isnan(fsim(flat, flat))
+    for level in (0, 100, 255):
+        flat = np.full((33, 32, 3), level, np.uint8)
+        assert np.isnan(fsim(flat, flat))
+        assert np.isnan(fsimc(flat, flat))

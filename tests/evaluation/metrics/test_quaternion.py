@@ -54,6 +54,11 @@ def test_gray_images_have_the_ssim_of_gray(pair: Pair) -> None:
     assert qssim(*colors) < qssim(*colors, per_root_three=True)
 
 
+def test_the_authors_white_hardly_matters(pair: Pair) -> None:
+    assert qssim(*pair, white=256) != qssim(*pair)
+    assert qssim(*pair, white=256) == pytest.approx(qssim(*pair), abs=1e-3)
+
+
 def test_a_turned_hue_is_seen(pair: Pair) -> None:
     rotated = np.ascontiguousarray(pair[0][..., [2, 0, 1]])
     assert qssim(pair[0], rotated) < 0.95

@@ -67,6 +67,16 @@ def test_uqi_of_flat_images() -> None:
     assert uqi(first, with_texture) == 0  # nothing in common with a flat one
 
 
+def test_flat_regions_of_a_large_gray_image_are_flat() -> None:
+    """Luma is no whole number: sums over a large image must not leave a variance in its flat windows."""
+    flat = np.full((700, 900, 3), (201, 157, 203), np.uint8)
+    other = np.full_like(flat, (93, 121, 77))
+    first, second = (float(image[0, 0] @ (0.299, 0.587, 0.114)) for image in (flat, other))
+    expected = 2 * first * second / (first**2 + second**2)
+    assert uqi(flat, other, color="gray") == pytest.approx(expected, abs=1e-12)
+    assert scc(flat, other, color="gray") == 0
+
+
 def test_scc_by_loops(pair: Pair) -> None:
     kernel = np.full((3, 3), -1.0)
     kernel[1, 1] = 8

@@ -27,6 +27,8 @@ YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5
 
 SCHARR = np.array([[3.0, 0.0, -3.0], [10.0, 0.0, -10.0], [3.0, 0.0, -3.0]]) / 16
 
+_NO_STRUCTURE = 1e-6  # mean phase congruency of a flat image: rounding of its transform
+
 LEAST_SIDE = 16
 
 
@@ -74,7 +76,7 @@ def _similarity(first: Floats, second: Floats) -> float:
         chroma = _ratio(first[1], second[1], T_CHROMA) * _ratio(first[2], second[2], T_CHROMA)
         score *= np.abs(chroma) ** CHROMA_EXPONENT
     total = weight.sum()
-    return float(score.sum() / total) if total > 0 else float("nan")
+    return float(score.sum() / total) if total > _NO_STRUCTURE * weight.size else float("nan")
 
 
 def phase_congruency(luma: Floats) -> Floats:

@@ -87,7 +87,8 @@ def fid(
             "pt_inception-2015-12-05-6726825d.pth".
         network: "fid_inception". With any other, the number is no FID and should be named after its features:
             "alexnet", "vgg16", "vgg19", "squeezenet1_0" or "squeezenet1_1" (means of their last feature maps, images
-            of any one size), or a module of your own that maps (N, 3, H, W) floats 0..1 to (N, d).
+            of any one size), or a module of your own that maps (N, 3, H, W) floats 0..1 to (N, d);
+            it is put into evaluation mode and moved to the device.
         batch: images at a time.
         device: where to compute.
 

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from restain.evaluation.metrics.inputs import DATA_RANGE, Floats, checked_pair
+from restain.evaluation.metrics.inputs import Floats, checked_pair
 from restain.evaluation.metrics.windows import GAUSSIAN_SIDE, gaussian_means, mean_where, whole_windows
 
 C1, C2 = 0.01**2, 0.03**2
 """(K·L)² with K as for SSIM and L = 1: values are taken in 0..1."""
 
 
-def qssim(reference: Any, image: Any, mask: Any = None, *, per_root_three: bool = False) -> float:
+def qssim(reference: Any, image: Any, mask: Any = None, *, per_root_three: bool = False, white: float = 255.0) -> float:
     """SSIM of colours as quaternions, the modulus of it; higher is better, 1 for equal images, 0 at least.
 
     RGB in 0..1, 11 × 11 Gaussian windows of σ = 1.5, whole windows only, plain variances, averaged over windows. A
@@ -27,12 +27,13 @@ def qssim(reference: Any, image: Any, mask: Any = None, *, per_root_three: bool 
         image: the same shape.
         mask: (H, W) bool; windows that leave it do not count.
         per_root_three: divide colours by √3, so that white has length 1; for gray images the result is then SSIM's.
+        white: the level that is taken for 1; 256 in the authors' code.
 
     Raises:
         InputError: an image or the mask is not what was wanted.
     """
     pair = checked_pair(reference, image, mask, least=GAUSSIAN_SIDE, need_rgb=True)
-    scale = DATA_RANGE * (np.sqrt(3) if per_root_three else 1.0)
+    scale = white * (np.sqrt(3) if per_root_three else 1.0)
     x, y = pair.reference / scale, pair.image / scale
     squares, dot = (x * x + y * y).sum(axis=0), (x * y).sum(axis=0)
     means = gaussian_means(np.concatenate([x, y, squares[None], dot[None], _cross(x, y)]))

@@ -19,6 +19,9 @@ RESOLUTION_RATIO = 0.25
 """h/l of ERGAS: pixel size of the sharpened over that of the original image. It has no meaning for stain
 normalization; a quarter is what the literature of pan-sharpening mostly has."""
 
+_ROUNDING = 1e-3
+"""Of the 8 × 8 windows' variances times 64²: what lies below is rounding of the luma, whose least step gives 0.8."""
+
 LAPLACIAN = np.array([[-1.0, -1.0, -1.0], [-1.0, 8.0, -1.0], [-1.0, -1.0, -1.0]])
 
 
@@ -70,8 +73,7 @@ def uqi(reference: Any, image: Any, mask: Any = None, *, color: Color = "rgb") -
     sums = box_sums(np.stack([first, second, first * first + second * second, first * second]), SIDE)
     product, squares = sums[0] * sums[1], sums[0] * sums[0] + sums[1] * sums[1]
     covariance, variances = n * sums[3] - product, n * sums[2] - squares
-    if color == "gray":  # not whole numbers: what should be 0 is some rounding error
-        variances[variances < 1e-6] = 0
+    variances[variances < _ROUNDING] = 0
     luminance = np.divide(2 * product, squares, out=np.ones_like(squares), where=squares > 0)
     structure = np.divide(2 * covariance, variances, out=np.ones_like(squares), where=variances > 0)
     return float(mean_where(luminance * structure, whole_windows(pair.mask, SIDE)).mean())
@@ -92,10 +94,11 @@ def scc(reference: Any, image: Any, mask: Any = None, *, color: Color = "rgb") -
     first, second = (ndimage.correlate(x, LAPLACIAN[None])[:, 1:-1, 1:-1] for x in pair[:2])
     n = SIDE * SIDE
     sums = box_sums(np.stack([first, second, first * first, second * second, first * second]), SIDE)
-    spread = (n * sums[2] - sums[0] ** 2) * (n * sums[3] - sums[1] ** 2)
-    least = 1e-6 if color == "gray" else 0.0
-    local = np.divide(
-        n * sums[4] - sums[0] * sums[1], np.sqrt(np.maximum(spread, 0)), out=np.zeros_like(spread), where=spread > least
+    spreads = n * sums[2:4] - sums[:2] ** 2
+    covariance = n * sums[4] - sums[0] * sums[1]
+    local = np.zeros_like(covariance)
+    np.divide(
+        covariance, np.sqrt(np.maximum(spreads[0] * spreads[1], 0)), out=local, where=(spreads > _ROUNDING).all(axis=0)
     )
     return float(mean_where(local, whole_windows(pair.mask, SIDE + 2)).mean())
 

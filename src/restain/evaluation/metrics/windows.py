@@ -37,15 +37,15 @@ def gaussian_means(maps: Floats) -> Floats:
 def box_sums(maps: Floats, side: int) -> Floats:
     """Sums over all whole `side` × `side` windows of maps (..., H, W): (..., H − side + 1, W − side + 1).
 
-    Exact for whole numbers below 2^53 in total, as the squares of 8-bit images are, so that a flat window has a
-    variance of 0 and not of some rounding error.
+    Each window is added up by itself, without running totals: sums of whole numbers are exact, so that a flat window
+    has a variance of 0, and others do not lose digits in large images.
     """
-    total = np.zeros((*maps.shape[:-2], maps.shape[-2] + 1, maps.shape[-1] + 1))
-    np.cumsum(maps, axis=-2, out=total[..., 1:, 1:])
-    np.cumsum(total[..., 1:, 1:], axis=-1, out=total[..., 1:, 1:])
-    sums: Floats = total[..., side:, side:] - total[..., :-side, side:]
-    sums -= total[..., side:, :-side]
-    sums += total[..., :-side, :-side]
+    rows: Floats = maps[..., : maps.shape[-2] - side + 1, :].copy()
+    for offset in range(1, side):
+        rows += maps[..., offset : offset + rows.shape[-2], :]
+    sums: Floats = rows[..., : maps.shape[-1] - side + 1].copy()
+    for offset in range(1, side):
+        sums += rows[..., offset : offset + sums.shape[-1]]
     return sums
 
 
