@@ -63,7 +63,7 @@ def fsimc(reference: Any, image: Any) -> float:
         InputError: an image is not what was wanted.
     """
     pair = checked_pair(reference, image, least=LEAST_SIDE, need_rgb=True)
-    return _similarity(*(np.tensordot(YIQ, _shrunk(channels), 1) for channels in pair[:2]))
+    return _similarity(*(np.einsum("ij,jhw->ihw", YIQ, _shrunk(channels)) for channels in pair[:2]))
 
 
 def _similarity(first: Floats, second: Floats) -> float:

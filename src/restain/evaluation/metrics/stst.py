@@ -133,5 +133,5 @@ def _volume_means(volume: Floats) -> Floats:
 
 
 def _matlab_gray(channels: Floats) -> Floats:
-    gray: Floats = channels[0] if len(channels) == 1 else np.rint(np.tensordot(MATLAB_LUMA, channels, 1))
+    gray: Floats = channels[0] if len(channels) == 1 else np.rint(np.einsum("i,ihw->hw", MATLAB_LUMA, channels))
     return gray
