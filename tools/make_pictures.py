@@ -29,6 +29,7 @@ TISSUE = (
 SCANS = "scanners4_cytology/563479"
 SCAN_PIXELS = 520
 SIDE = 240
+METHOD_SIDE = 170
 
 
 def crop(path: Path, corner: tuple[int, int] | None, side: int) -> np.ndarray:
@@ -39,29 +40,61 @@ def crop(path: Path, corner: tuple[int, int] | None, side: int) -> np.ndarray:
         return slide.read_region((left, top), 0, (side, side))[0]
 
 
-def two_rows(columns: list[tuple[np.ndarray, np.ndarray]]) -> Image.Image:
+def two_rows(columns: list[tuple[np.ndarray, np.ndarray]], side: int = SIDE) -> Image.Image:
     """Before above after."""
     gap = 6
-    sheet = Image.new("RGB", (len(columns) * (SIDE + gap) - gap, 2 * SIDE + gap), "white")
+    sheet = Image.new("RGB", (len(columns) * (side + gap) - gap, 2 * side + gap), "white")
     for x, column in enumerate(columns):
         for y, pixels in enumerate(column):
-            small = Image.fromarray(pixels).resize((SIDE, SIDE), Image.LANCZOS)
-            sheet.paste(small, (x * (SIDE + gap), y * (SIDE + gap)))
+            small = Image.fromarray(pixels).resize((side, side), Image.LANCZOS)
+            sheet.paste(small, (x * (side + gap), y * (side + gap)))
     return sheet
 
 
-def tissue(data: Path) -> Image.Image:
-    """One column a lab."""
-    normalizer = restain.Macenko().fit("he")
-    columns = []
+def tissues(data: Path) -> list[tuple[np.ndarray, restain.ColorHistogram]]:
+    """A crop of each lab's tissue, with the colours of the whole file."""
+    found = []
     for name, corner, side in TISSUE:
         path = data / name
         if path.is_dir():
             path = sorted(path.iterdir())[2]
-        before = crop(path, corner, side)
-        source = restain.ColorHistogram.from_slide(path)
-        columns.append((before, normalizer.transform(before, normalizer.estimate(source))))
-    return two_rows(columns)
+        found.append((crop(path, corner, side), restain.ColorHistogram.from_slide(path)))
+    return found
+
+
+def normalized(
+    normalizer: restain.Normalizer, sources: list[tuple[np.ndarray, restain.ColorHistogram]]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Each crop before and after."""
+    return [(crop, normalizer.transform(crop, normalizer.estimate(histogram))) for crop, histogram in sources]
+
+
+def imitation(teacher: restain.Normalizer, histograms: list[restain.ColorHistogram], steps: int = 1500) -> dict:
+    """Weights of a StainNet that does to these colours what a normalizer does: L1, colours drawn by their counts."""
+    import torch
+
+    torch.manual_seed(0)
+    generator = np.random.default_rng(0)
+    inputs, outputs = [], []
+    for histogram in histograms:
+        drawn = generator.choice(len(histogram), 100_000, p=histogram.counts / histogram.pixels)
+        colors = histogram.colors[drawn]
+        inputs.append(colors)
+        outputs.append(teacher.map_colors(colors, teacher.estimate(histogram)))
+    x, y = (torch.tensor(np.concatenate(each), dtype=torch.float32) / 127.5 - 1 for each in (inputs, outputs))
+    layers = [torch.nn.Linear(3, 32), torch.nn.Linear(32, 32), torch.nn.Linear(32, 3)]
+    network = torch.nn.Sequential(layers[0], torch.nn.ReLU(), layers[1], torch.nn.ReLU(), layers[2])
+    optimizer = torch.optim.Adam(network.parameters(), 2e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(steps):
+        batch = torch.tensor(generator.integers(0, len(x), 2048))
+        optimizer.zero_grad()
+        (network(x[batch]) - y[batch]).abs().mean().backward()
+        optimizer.step()
+        schedule.step()
+    arrays = {f"weight{i}": layer.weight for i, layer in enumerate(layers, 1)}
+    arrays |= {f"bias{i}": layer.bias for i, layer in enumerate(layers, 1)}
+    return {name: array.detach().double().numpy() for name, array in arrays.items()}
 
 
 def scans(data: Path) -> Image.Image:
@@ -84,14 +117,21 @@ def scans(data: Path) -> Image.Image:
 
 
 def main() -> None:
-    """Write both pictures."""
+    """Write the pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--output", type=Path, default=Path("docs/images"))
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", restain.errors.SlideWarning)
     arguments.output.mkdir(parents=True, exist_ok=True)
-    tissue(arguments.data).save(arguments.output / "before-after.jpg", quality=85)
+    sources = tissues(arguments.data)
+    macenko = restain.Macenko().fit("he")
+    two_rows(normalized(macenko, sources)).save(arguments.output / "before-after.jpg", quality=85)
+    (arguments.output / "methods").mkdir(exist_ok=True)
+    for name, method in restain.METHODS.items():
+        settings = {"weights": imitation(macenko, [h for _, h in sources[:3]])} if method.fixed else {}
+        sheet = two_rows(normalized(method(**settings).fit("he"), sources[:3]), METHOD_SIDE)
+        sheet.save(arguments.output / "methods" / f"{name}.jpg", quality=82)
     scans(arguments.data).save(arguments.output / "glass.jpg", quality=90)
 
 
