@@ -25,7 +25,7 @@ def set_up(folder: Path) -> None:
     """
     for name in PEERS:
         print(f"setting up {name} ...", flush=True)
-        venv.create(folder / name, with_pip=True)
+        venv.create(folder / name, with_pip=True, symlinks=os.name != "nt")  # as `python -m venv` does
         for requirements, options in ((f"{name}.txt", []), (f"{name}-alone.txt", ["--no-deps"])):
             if (HERE / requirements).exists():
                 pip = [str(interpreter(folder, name)), "-m", "pip", "install", "--quiet"]
