@@ -64,7 +64,7 @@ def test_legacy_metrics_go_by_legacy_names() -> None:
     }
 
 
-def test_every_metric_of_the_issue_is_there() -> None:
+def test_the_metrics_of_the_field_are_there() -> None:
     assert set(METRICS) >= {
         *("ssim", "ssim_stretched", "ms_ssim", "fsim", "fsimc", "qssim", "pcc", "scc", "mse", "rmse", "psnr", "ergas"),
         *("rase", "uqi", "nmi", "nmi_cv", "bhattacharyya", "hellinger", "stain_angle", "lpips", "fid", "seam_score"),
