@@ -9,7 +9,7 @@ from restain.evaluation.registration.opencv import opencv
 Float32 = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
-GRAIN = 2.0
+GRAIN = 4.0
 """Grey levels of deviation that count as noise: added to the local deviation, so that glass stays flat."""
 
 

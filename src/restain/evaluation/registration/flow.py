@@ -15,6 +15,14 @@ from restain.evaluation.registration.shift import Matrix
 STEP = 4
 """Pixels between the nodes on which flow is kept: smoothed by 5 px, it is straight over 4, and a sixteenth the size."""
 
+STRUCTURE = (0.1, 0.2)
+"""Mean square of local contrast, without its grain, below which flow is not believed, and from which it is: tissue full
+of edges has 0.6, noise on glass below 0.06."""
+
+DOUBT = 0.002
+"""Weight of no flow, beside that of flow measured nearby, 0..1: so small that it decides only where nothing is
+measured. There, on empty glass, flow would follow noise; the affine map is kept instead."""
+
 Flow = NDArray[np.float32]
 """(h, w, 2): x and y displacement, source pixels, at every fourth pixel; it is added before the affine map."""
 
@@ -35,7 +43,7 @@ def find_flow(source: Float32, target: Float32, matrix: Matrix, settings: Regist
     height, width = source.shape
     flow = np.zeros((height, width, 2), np.float32)
     identity = pixel_grid(height, width)
-    still = as_8_bits(source)
+    still, weight = as_8_bits(source), _structure(source, settings.flow_smoothing)
     for _ in range(settings.flow_rounds):
         moved = as_8_bits(sample(target, _affine(matrix, identity + flow)))
         step = cv2.calcOpticalFlowFarneback(
@@ -45,7 +53,8 @@ def find_flow(source: Float32, target: Float32, matrix: Matrix, settings: Regist
         # First along the new step, then along the old flow from where it leads to.
         flow = step + sample(flow, identity + step, outside="nearest")
         if settings.flow_smoothing > 0:
-            flow = cv2.GaussianBlur(flow, (0, 0), settings.flow_smoothing, borderType=cv2.BORDER_REPLICATE)
+            total = _blurred(weight, settings.flow_smoothing) + np.float32(DOUBT)
+            flow = _blurred(flow * weight[..., None], settings.flow_smoothing) / total[..., None]
     rows, columns = (-(-(side - 1) // STEP) + 1 for side in (height, width))
     beyond = ((0, (rows - 1) * STEP + 1 - height), (0, (columns - 1) * STEP + 1 - width), (0, 0))
     return np.ascontiguousarray(np.pad(flow, beyond, mode="edge")[::STEP, ::STEP])
@@ -74,6 +83,21 @@ def sample(picture: Float32, positions: Positions, *, outside: str = "zero") -> 
     border = cv2.BORDER_REPLICATE if outside == "nearest" else cv2.BORDER_CONSTANT
     values: Float32 = cv2.remap(picture, positions, None, cv2.INTER_LINEAR, borderMode=border)
     return values
+
+
+def _structure(source: Float32, radius: float) -> Float32:
+    """How far flow is believed, (H, W) in 0..1, by how much there is to follow."""
+    coarse = _blurred(source, 1.0)  # noise differs from pixel to pixel, tissue does not
+    energy = _blurred(coarse * coarse, max(radius, 1.0))
+    low, high = STRUCTURE
+    weight: Float32 = np.clip((energy - np.float32(low)) / np.float32(high - low), 0, 1)
+    return weight
+
+
+def _blurred(picture: Float32, radius: float) -> Float32:
+    cv2 = opencv()
+    out: Float32 = cv2.GaussianBlur(picture, (0, 0), radius, borderType=cv2.BORDER_REPLICATE)
+    return out
 
 
 def _affine(matrix: Matrix, positions: Positions) -> Positions:

@@ -26,7 +26,7 @@ class Quality:
     correlation_before: float = 0.0
     """Correlation of local contrast, -1..1, as they came."""
     correlation_after: float = 0.0
-    """The same after registration; at least 0.49 in pairs that match."""
+    """The same after registration."""
     consistency: float = 0.0
     """Median distance, pixels, between where a pixel started and where it lands, there and back."""
     inconsistent: float = 0.0

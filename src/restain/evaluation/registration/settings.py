@@ -15,11 +15,11 @@ class RegistrationSettings:
 
     contrast_radius: float = 8.0
     """Sigma of the window in which gray is brought to mean 0 and deviation 1, about a nucleus: stains, scanners and
-    shading then drop out, edges stay. The worst planted error was half of that with 16."""
+    shading then drop out, edges stay."""
 
     flow_rounds: int = 3
-    """How often flow is measured on what the last round left over; 0 keeps the affine map. One round leaves twice the
-    error of two, a fourth changes nothing."""
+    """How often flow is measured on what the last round left over; 0 keeps the affine map. The second round helps most,
+    a fourth hardly."""
 
     flow_window: int = 21
     """Side of the window in which Farneback's flow is averaged: wider is steadier, narrower follows sharper bends."""
@@ -28,18 +28,18 @@ class RegistrationSettings:
     """Sigma by which flow is smoothed after each round: optics and stitching bend smoothly, noise does not."""
 
     border: int = 16
-    """Width of the masked margin, at the edges of the source and of what the target covers. Flow sees half a window
-    there: errors of one pixel in a hundred reach 1 px within 8 px of an edge, and 0.5 px beyond 16."""
+    """Width of the masked margin, at the edges of the source and of what the target covers, where flow sees only a part
+    of its window: within 8 px of an edge one pixel in a hundred was wrong by 1 px, beyond 16 px by less than 0.5."""
 
     tolerance: float = 1.5
     """How far a pixel may land from where it started, there and back, to count as consistent."""
 
     most_inconsistent: float = 0.2
-    """Largest share of inconsistent pixels: at most 0.09 in 80 pairs of two scanners, at least 0.30 in mismatched."""
+    """Largest share of inconsistent pixels. Pairs of two scanners stay well below it; mismatched ones are above."""
 
     least_correlation: float = 0.4
-    """Smallest correlation of local contrast: at least 0.49 in those pairs (a blurred slide), at most 0.35 in
-    mismatched."""
+    """Smallest correlation of local contrast. Pairs of two scanners are above it even where one is out of focus; of
+    mismatched pairs, flow brings no more than a part of the way."""
 
     least_covered: float = 0.2
     """Smallest share of the source's pixels that the mask keeps: less says little about the rest."""
