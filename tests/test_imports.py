@@ -12,7 +12,7 @@ import pytest
 import restain
 
 PACKAGE = Path(restain.__file__).resolve().parent
-HEAVY = {"torch", "numba", "matplotlib", "skimage", "sklearn", "torchmetrics"}
+HEAVY = {"torch", "numba", "cv2", "matplotlib", "skimage", "sklearn", "torchmetrics"}
 TORCH_ROOMS = {"networks", "losses", "systems", "training"}
 """Rooms that are made of torch; nothing else imports them before tensors are at hand."""
 
@@ -48,7 +48,9 @@ except SystemExit as end:
 """
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["normalize", "--help"], ["fit", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["normalize", "--help"], ["fit", "--help"], ["register", "--help"], ["--version"]]
+)
 def test_help_is_light(arguments: list[str]) -> None:
     assert not modules_after(HELP.format(arguments=arguments)) & HEAVY
 
