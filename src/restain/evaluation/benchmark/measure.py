@@ -212,12 +212,17 @@ def _with_white_points(
     given = {label: dict(arguments) for label, arguments in options.items()}
     for label, entry in SUITES[suite].items():
         if entry.metric == "background_shift":
-            wanted: dict[str, Any] = {"source_white": white}
-            normalizer = contender.normalizer
-            if normalizer is not None and normalizer.background == "match" and normalizer.reference_ is not None:
-                wanted["white"] = normalizer.reference_.white_point
+            wanted: dict[str, Any] = {"source_white": white, "white": wanted_white(contender)}
             given[label] = wanted | given.get(label, {})
     return dict(given)
+
+
+def wanted_white(contender: Contender) -> Any:
+    """The level, or three, that a contender should give glass; None where the source's own should stay."""
+    normalizer = contender.normalizer
+    if normalizer is None or normalizer.reference_ is None:
+        return None
+    return {"match": normalizer.reference_.white_point, "white": 255.0}.get(normalizer.background)
 
 
 def _of_suite(options: Mapping[str, Mapping[str, Any]], suite: str) -> dict[str, Mapping[str, Any]]:
@@ -249,8 +254,17 @@ def _measure_cohort(
 
 
 def _estimate_together(samples: Sequence[Sample], contenders: Sequence[Contender]) -> dict[str, Appearance | None]:
-    histogram = ColorHistogram.merged(ColorHistogram.from_image(sample.read().source) for sample in samples)
+    histogram = ColorHistogram.merged(_histograms(samples))
     return {contender.name: contender.estimate(histogram) for contender in contenders}
+
+
+def _histograms(samples: Sequence[Sample]) -> Iterator[ColorHistogram]:
+    for sample in samples:
+        try:
+            pixels = sample.read()
+        except (RestainError, OSError):
+            continue  # it is reported when it is to be measured
+        yield ColorHistogram.from_image(pixels.source)
 
 
 @dataclass(frozen=True)
