@@ -1,7 +1,7 @@
 """Third stage: what an affine map cannot bend, by dense optical flow in a few smoothed rounds.
 
 Farneback, Two-frame motion estimation based on polynomial expansion, 2003. Of OpenCV's and scikit-image's dense flows
-this had the smallest error on planted warps (`benchmarks/registration.py`), and it costs a tenth of scikit-image's.
+this had the smallest error on planted warps (`benchmarks/registration.py`), in a quarter of scikit-image's time.
 """
 
 import numpy as np
