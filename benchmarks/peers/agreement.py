@@ -5,6 +5,7 @@ the package raises on, or that restain finds nothing to estimate from, are count
 """
 
 import warnings
+from collections import Counter
 from itertools import combinations
 from typing import Any
 
@@ -93,7 +94,8 @@ def measure(workers: dict[str, Worker], target: Image, tiles: Tiles) -> dict[str
         missing = [f"{sum(tile is None for tile in side.values())}" for side in (results[key], ours)]
         rows.append([label_of(key), *differences.cells(), *missing, differences.worst_tile()])
         means[label_of(key)] = differences.mean
-    print("Each flavour and its package; absolute differences, grey levels")
+    origins = ", ".join(f"{count} of {name}" for name, count in Counter(n.split("/")[0] for n in tiles).items())
+    print(f"Each flavour and its package on {origins}; absolute differences, grey levels")
     print_table(["flavour", *COLUMNS, "package raised", "restain fell back", "the worst tile"], rows)
     print_repeated(workers, target, tiles, results)
     print_apart(target, tiles, results)
