@@ -92,7 +92,7 @@ def _nearest(standing: Standing) -> str:
     places = decimals_for([best.mean, raw.mean])
     which_way = "higher" if best.higher_is_better else "lower"
     sentence = (
-        f"<b>{text(words.full)}</b> ({which_way} is better): {_name(best.method)} is nearest, "
+        f"<b>{text(words.full_title)}</b> ({which_way} is better): {_name(best.method)} is nearest, "
         f"{with_unit(number(best.mean, places), words.unit)} on average{_interval(best, places)}, raw "
         f"{with_unit(number(raw.mean, places), words.unit)}. {_verdict(standing, best.method, places)}"
     )
@@ -183,7 +183,7 @@ def _structure(standing: Standing, rows: Sequence[Row]) -> str:
     words, last = standing.words, standing.lines[_last(standing)]
     best = standing.lines[standing.leader]
     places = decimals_for([best.mean, last.mean])
-    sentence = f"<b>{text(words.full)}</b> (1 is untouched): {_name(best.method)} {number(best.mean, places)}"
+    sentence = f"<b>{text(words.full_title)}</b> (1 is untouched): {_name(best.method)} {number(best.mean, places)}"
     if last.method != best.method:
         sentence += f" on average, {_name(last.method)} {number(last.mean, places)}"
     values = [
@@ -319,7 +319,8 @@ def _doubts(evaluation: Evaluation, near: Sequence[Standing]) -> list[str]:
     slides = {sample.slide for sample in evaluation.samples}
     found = []
     if total < LEAST_PAIRS:
-        found.append(f"{counted(total, 'image')}: what is above describes them, and says nothing of others.")
+        them = "it" if total == 1 else "them"
+        found.append(f"{counted(total, 'image')}: what is above describes {them}, and says nothing of others.")
     elif None in slides:
         found.append(
             f"Which slides the {total} images are from is not known. If several are of one slide, they are alike, and "

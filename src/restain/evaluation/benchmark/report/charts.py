@@ -109,7 +109,7 @@ def draw_intervals(lines: Sequence[Line], look: Mapping[str, Look]) -> str:
                 _dot(axes, line.mean, y, look[name], 7)
             words = words_for(*key)
             better = "higher" if next(iter(table[key].values())).higher_is_better else "lower"
-            axes.set_title(words.full[0].upper() + words.full[1:])
+            axes.set_title(words.full_title)
             arrow = "→" if better == "higher" else "←"
             unit = f"{words.unit}, " if words.unit else ""
             axes.set_xlabel(f"{unit}{better} is better {arrow}", fontsize=8.5, color="#666666")

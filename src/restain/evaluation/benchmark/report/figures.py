@@ -30,7 +30,8 @@ INK, FAINT = "#333333", "#d9d9d9"
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: sharp, small, and found by a search
     "font.family": "sans-serif",
-    "font.sans-serif": ["Helvetica Neue", "Helvetica", "Arial", "Liberation Sans", "DejaVu Sans"],
+    # matplotlib brings it, so that layouts are the same on every machine; the page's style sets its own, narrower one.
+    "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9.5,
     "axes.edgecolor": "#999999",
     "axes.linewidth": 0.7,
@@ -120,6 +121,7 @@ def _inline(svg: str, name: str, alternative: str) -> str:
     svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+    svg = re.sub(r"(base64,)\s+", r"\1", svg)
     label = f'role="img" aria-label="{text(alternative)}"'
     return svg.replace("<svg", f"<svg {label}", 1).strip()
 

@@ -85,8 +85,8 @@ def _maps(evaluation: Evaluation, sample: Sample) -> str:
     return (
         paragraph(
             f"Glass of {text(sample.name)}; tissue is faded. Above: output minus wanted white, enlarged {AMPLIFIED} "
-            "times around middle gray, so that gray is right and a tint shows in its own colour. Below: its amount, the mean "
-            f"absolute difference of R, G and B. Both are smoothed by {SMOOTHED:g} pixels. Beside the names: mean "
+            "times around middle gray, so that gray is right and a tint shows in its own colour. Below: the amount, "
+            f"mean absolute difference of R, G and B. Both are smoothed by {SMOOTHED:g} pixels. Beside the names: mean "
             f"difference of R, G and B over the glass, in levels of 255. Wanted is {aims}."
         )
         + tag("div", grids, class_="card")

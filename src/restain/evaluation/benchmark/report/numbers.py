@@ -50,10 +50,12 @@ def draw_numbers(evaluation: Evaluation, lines: Sequence[Line]) -> str:
                 reason = evaluation.skipped.get((suite, metric), "no image has a number for it")
                 skipped.setdefault(reason, []).append(metric)
         for reason, metrics in skipped.items():
-            names = ", ".join(text(words_for(suite, metric).title) for metric in metrics)
+            titles = ", ".join(text(words_for(suite, metric).title) for metric in metrics)
             cell = tag("td", f"not measured: {text(reason)}", colspan=len(methods), class_="skipped")
-            rows.append(tag("tr", tag("th", f"<b>{names}</b>", scope="row") + cell))
-        head = tag("tr", tag("th", "metric", scope="col") + "".join(tag("th", text(n), scope="col") for n in methods))
+            rows.append(tag("tr", tag("th", f"<b>{titles}</b>", scope="row") + cell))
+        share = f"width: {64 / len(methods):.2f}%"
+        names = "".join(tag("th", text(name), scope="col", style=share) for name in methods)
+        head = tag("tr", tag("th", "metric", scope="col") + names)
         parts.append(
             tag(
                 "div", tag("table", tag("thead", head) + tag("tbody", "".join(rows)), class_="numbers"), class_="scroll"

@@ -38,6 +38,7 @@ tbody th { font-weight: 400; }
 .numbers td.raw, .sd { color: var(--soft); } .sd { font-size: 12.5px; } .arrow { color: var(--soft); }
 .mark.better { color: #00704a; } .mark.worse { color: #b3400a; } .mark.unclear, .mark.same { color: #8a8a8a; }
 .compact th, .compact td { padding: 5px 14px 5px 8px; overflow-wrap: break-word; max-width: 640px; }
+.plot text { font-family: "Helvetica Neue", Helvetica, Arial, "Liberation Sans", "DejaVu Sans", sans-serif !important; }
 .plot svg { width: 100%; height: auto; display: block; }
 .legend { margin: 8px 0 2px; font-size: 13px; } .legend span { margin-right: 20px; white-space: nowrap; }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 4px; padding: 4px 16px 10px;

@@ -42,6 +42,15 @@ NAMES = {
     "fid": "FID",
 }
 
+_SUMMARIES = {
+    "rmse": "Root of the mean squared difference of levels.",
+    "psnr": "Mean squared difference in decibels; infinite for equal images.",
+    "hellinger": "Colour histograms agree, wherever the colours are.",
+    "nmi_sd": "How alike images are stained. One picture for all would win.",
+    "nmi_cv": "How alike images are stained: spread over mean. One picture for all would win.",
+}
+"""Where the catalogue's sentence leans on the line above it."""
+
 UNITS = {"psnr": "dB", "rase": "%", "stain_angle": "°", "background_shift": "levels", "rmse": "levels"}
 
 AGAINST = {"source": "to the source", "target": "to the target", "none": "of the output alone"}
@@ -73,7 +82,6 @@ _PUBLISHED = {
     ): "StainNet’s “SSIM Source”: its script stretches both images to 0..255 first, which the "
     "paper does not say. A faded output (0.6·g + 80) scores 1.000 where plain SSIM gives 0.88: it is blind to lost "
     "contrast. The toolkit suite has the plain one.",
-    ("nmi", "none"): "Not mutual information, which other papers call NMI.",
     ("fid", "target"): "Too high for few images (it wants 2048 or more), and papers differ in their number and in the "
     "resize.",
     ("pcc", "target"): "All RGB values together, so much of it is that red is brighter than green; papers on gray have "
@@ -103,7 +111,7 @@ _ADVICE = {
         "background_shift",
         "source",
     ): "Wanted is the reference’s white where a method matches glass, else the source’s own. "
-    "Images without glass have none.",
+    "An image without glass has no number.",
     ("stain_angle", "target"): "On an image of few colours the estimate itself wanders by degrees.",
 }
 
@@ -137,8 +145,13 @@ class Words:
 
     @property
     def full(self) -> str:
-        """Name and what it is computed against, as for a sentence or a plot."""
+        """Name and what it is computed against, as in a sentence."""
         return self.name if self.against == AGAINST["none"] else f"{self.name} {self.against}"
+
+    @property
+    def full_title(self) -> str:
+        """The same as a heading."""
+        return self.full[0].upper() + self.full[1:]
 
 
 def entry_of(suite: str, label: str) -> Entry:
@@ -160,7 +173,7 @@ def words_for(suite: str, label: str) -> Words:
         name=name,
         unit=UNITS.get(entry.metric, ""),
         against=AGAINST[entry.against],
-        summary=metric.summary,
+        summary=_SUMMARIES.get(entry.metric, metric.summary),
         advice=_ADVICE.get((entry.metric, entry.against), ""),
         published=_PUBLISHED.get((entry.metric, entry.against), ""),
         legacy=metric.legacy,
