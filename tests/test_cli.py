@@ -6,8 +6,6 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ import tifffile
 from PIL import Image
 
 import restain
-from restain import cli, demo
+from restain import demo
 from restain.color.histogram import ColorHistogram
 from restain.color.images import RGB8, as_rgb8
 from restain.demo import write_phantom
@@ -28,44 +26,11 @@ from restain.slides.icc import srgb_profile
 from restain.slides.writer import PyramidSettings, write_array
 
 from .methods.making import make, stainnet_weights
+from .running import Outcome, Run
 
 MEASURING = [name for name, method in METHODS.items() if not method.fixed]  # the others need weights
 TISSUE = make_phantom(200, 300, seed=1, stain_matrix=STAINS_A, scanner=Scanner(noise=1.0)).image
 OTHER = make_phantom(180, 240, seed=2, stain_matrix=STAINS_B, scanner=Scanner(white=(236.0, 231.0, 228.0))).image
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a command left behind: exit status, standard output and error."""
-
-    code: int | None
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        def not_json(name: str) -> None:
-            raise AssertionError(f"{name} is no JSON")
-
-        return json.loads(self.out, parse_constant=not_json)
-
-
-Run = Callable[..., Outcome]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """`restain ARGUMENTS…` in this process."""
-
-    def run(*arguments: object) -> Outcome:
-        with warnings.catch_warnings():
-            warnings.simplefilter("default")  # as in a process of its own
-            with pytest.raises(SystemExit) as exit:
-                cli.main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return Outcome(exit.value.code, captured.out, captured.err)  # type: ignore[arg-type]
-
-    return run
 
 
 @pytest.fixture(autouse=True)
