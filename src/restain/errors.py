@@ -8,7 +8,7 @@ RestainError
 ├── OutputError         an output may not or cannot be written (also an OSError)
 ├── WeightsUnavailable  a metric or loss needs a network's published weights, and their file was not given
 ├── FormatError         a saved normalizer, profile or histogram is damaged or of another kind (also a ValueError)
-└── MissingExtraError   an optional library is not installed; the message has the line that does it (also an ImportError)
+└── MissingExtraError   an optional library is not installed; the message says how to (also an ImportError)
 
 RestainWarning (a UserWarning)
 ├── EstimateWarning     an appearance could not be measured; what was used instead is named

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from restain.errors import FormatError
+from restain.errors import FormatError, MissingExtraError
 from restain.methods.base import Background
 from restain.methods.stainnet import StainNet
 
@@ -48,7 +48,7 @@ def read_stainnet(path: str | os.PathLike[str]) -> dict[str, NDArray[np.float64]
 
     Raises:
         FormatError: the file is missing, damaged, holds more than tensors, or is no StainNet.
-        ImportError: PyTorch is not installed.
+        MissingExtraError: PyTorch is not installed.
     """
     path = Path(path)
     state = _state_dict(path)
@@ -72,7 +72,7 @@ def _state_dict(path: Path) -> dict[str, NDArray[np.float64]]:
         import torch
     except ImportError as error:
         message = f"reading {path} needs PyTorch ({error}); install it with: pip install 'restain[train]'"
-        raise ImportError(message) from error
+        raise MissingExtraError(message) from error
     if not path.is_file():
         raise FormatError(f"{path} is not a file; wanted the authors' .pth file")
     if path.stat().st_size > MOST_BYTES:

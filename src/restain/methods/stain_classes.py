@@ -13,7 +13,7 @@ from restain.color.glass import find_white_point
 from restain.color.histogram import ColorHistogram
 from restain.color.images import RGB8, as_rgb8
 from restain.color.spaces import apply_matrix, balance, rgb_to_density
-from restain.errors import InputError
+from restain.errors import InputError, MissingExtraError
 from restain.methods.base import Floats, Unlearnable
 from restain.methods.ruifrok import completed, stain_rows
 from restain.methods.statistics import weighted_covariance, weighted_mean, weighted_percentile
@@ -117,7 +117,7 @@ def train_classifier(
 
     Raises:
         InputError: images and labels do not match, or a class is not labelled at all.
-        ImportError: scikit-learn is not installed.
+        MissingExtraError: scikit-learn is not installed.
     """
     try:
         from sklearn.ensemble import RandomForestClassifier
@@ -125,7 +125,7 @@ def train_classifier(
         message = (
             f"training a classifier needs scikit-learn ({error}); install it with: pip install 'restain[evaluation]'"
         )
-        raise ImportError(message) from error
+        raise MissingExtraError(message) from error
     pictures = [as_rgb8(image) for image in images]
     marks = [np.asarray(label) for label in labels]
     _check_labels(pictures, marks)
