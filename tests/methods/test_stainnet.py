@@ -57,7 +57,7 @@ def test_the_tint_of_glass_is_mended(data: Path) -> None:
     path = data / "weights" / "stainnet" / "aligned_histopathology_dataset.pth"
     blank = np.full((64, 64, 3), 255, np.uint8)
     bare = import_stainnet(path, background="none").transform(blank)
-    assert bare[0, 0].tolist() == [244, 223, 230]
+    assert np.ptp(bare[0, 0].astype(int)) > 15
     mended = import_stainnet(path).transform(blank)
     assert np.ptp(mended[0, 0].astype(int)) == 0
     like_a_scanner = np.random.default_rng(0).normal((232, 231, 234), 1.0, (64, 64, 3)).round().astype(np.uint8)

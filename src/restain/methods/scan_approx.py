@@ -26,8 +26,8 @@ class ScanApprox(StainNormalizer):
 
     Attributes:
         clusters: what is clustered: the "direction" of optical density, which is hue, each colour weighing as its
-            density; or "density" itself, which splits dark from pale more than blue from pink: on real tiles the
-            vectors were then 3 to 11 degrees apart, on the profile "pap" 0.7; by direction 7 to 19, and 12.
+            density; or "density" itself, which splits dark from pale more than blue from pink: on tiles of CRC-VAL the
+            vectors were then 3 to 11 degrees apart, on the profile "pap" 0.7; by direction 7 to 16, and 12.
         bright: a colour is background if its darkest channel is above this share of glass ...
         colorless: ... and its channels differ by less than this share of glass. Both rules end softly, so that there
             is no edge: from wholly background to wholly tissue within `feather`.

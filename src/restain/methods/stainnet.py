@@ -31,7 +31,7 @@ class StainNet(Normalizer):
 
     The map is given beforehand: `fit` and `estimate` learn nothing but the glass, and `fit` may be left out: glass is
     then a neutral gray, as bright as the network makes it. That matters, because a network tints glass that was rare in
-    its training: the weights released for MITOS make white (244, 223, 230). With `background="none"` they do.
+    its training, as the released weights do, visibly. With `background="none"` it is left to.
 
     Attributes:
         weights: `weight1` (m, 3), `bias1` (m,), `weight2` (k, m), `bias2` (k,), ..., the last weight (3, k): the
