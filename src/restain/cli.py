@@ -16,10 +16,13 @@ from restain.errors import InputError, OutputError, RestainError
 from restain.terminal import (
     appearance_line,
     file_progress,
+    print_comparison,
+    print_evaluation,
     print_registrations,
     print_report,
     print_separations,
     slide_progress,
+    stage_progress,
 )
 
 if TYPE_CHECKING:
@@ -102,8 +105,7 @@ def normalize(
     from restain.slides.batch import BatchSettings, normalize_file, plan_outputs
     from restain.slides.writer import PyramidSettings
 
-    if workers is not None and workers < 1:
-        raise InputError(f"got --workers {workers}; wanted 1 or more")
+    _check_workers(workers)
     settings = BatchSettings(
         estimate=estimate,
         max_pixels=max_pixels,
@@ -266,8 +268,7 @@ def separate(
     from restain.slides.separate import SeparationSettings, separate_file, separate_files
     from restain.slides.writer import PyramidSettings
 
-    if workers is not None and workers < 1:
-        raise InputError(f"got --workers {workers}; wanted 1 or more")
+    _check_workers(workers)
     settings = SeparationSettings(
         stains=parse_stains(stains),
         names=None if names is None else tuple(name.strip() for name in names.split(",")),
@@ -340,13 +341,137 @@ def register(
     """
     from restain.evaluation.registration.command import register_folders
 
-    if workers is not None and workers < 1:
-        raise InputError(f"got --workers {workers}; wanted 1 or more")
+    _check_workers(workers)
     outcomes = register_folders(
         source, target, output, pairs, preview=preview, overwrite=overwrite, workers=workers, progress=file_progress
     )
     print_registrations(outcomes, as_json=json_)
     return 0 if all(outcome.status == "accepted" for outcome in outcomes) else 1
+
+
+@app.command
+def evaluate(
+    *,
+    source: Path,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    methods: str = "macenko,reinhard,vahadane",
+    target: Path | None = None,
+    pairs: Path | None = None,
+    reference: str | None = None,
+    suites: str = "stainnet,toolkit",
+    estimate: Literal["image", "folder"] = "image",
+    background: Background | None = None,
+    lpips_weights: Path | None = None,
+    fid_weights: Path | None = None,
+    examples: int = 6,
+    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
+    workers: int | None = None,
+) -> int:
+    """Say whether normalization helps or harms, and which method to use: tables and a page to look at.
+
+    Parameters
+    ----------
+    source: Path
+        A folder of images to normalize.
+    output: Path
+        The folder to write to: metrics.csv, metrics.parquet, summary.csv, evaluation.json, report.html.
+    methods: str
+        Methods (also of another package, as in macenko:torchstain) and saved normalizers, separated by commas.
+    target: Path
+        A folder of the same tissue in the wanted appearance; each pair is registered once.
+    pairs: Path
+        A csv with the columns source,target; images of the same name by default.
+    reference: str
+        What methods are fitted to: a file, folder or profile; all targets by default, or "he" without targets.
+    suites: str
+        Of metrics: stainnet, dstgan, stst, toolkit, separated by commas.
+    estimate: str
+        How each image looks (image), or all of them together, as tiles of one slide (folder).
+    background: str
+        What becomes of glass; see `restain normalize`.
+    lpips_weights: Path
+        ImageNet weights of AlexNet, as torchvision publishes them; without, there is no LPIPS.
+    fid_weights: Path
+        Weights of the FID Inception network; without, there is no FID.
+    examples: int
+        Images that the page shows, the worst first.
+    json_: bool
+        Print the summary machine-readable.
+    overwrite: bool
+        Replace an earlier evaluation; registrations are kept.
+    workers: int
+        Threads; one a core by default. The result does not depend on it.
+    """
+    from restain.evaluation.benchmark.command import EvaluateSettings, evaluate_folders
+
+    _check_workers(workers)
+    if examples < 1:
+        raise InputError(f"got --examples {examples}; wanted 1 or more")
+    weights = {"lpips_target": lpips_weights, "fid_target": fid_weights}
+    settings = EvaluateSettings(
+        methods=_names(methods),
+        reference=reference,
+        suites=_names(suites),
+        estimate=estimate,
+        background=background,
+        options={label: {"weights": path} for label, path in weights.items() if path is not None},
+        examples=examples,
+        workers=workers,
+        overwrite=overwrite,
+    )
+    result = evaluate_folders(source, target, pairs, output, settings, progress=stage_progress)
+    print_evaluation(result, as_json=json_)
+    return 1 if result.evaluation.failures else 0
+
+
+@app.command
+def compare(
+    source: str,
+    target: str,
+    /,
+    *,
+    methods: str = "macenko,reinhard",
+    preview: Path | None = None,
+    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
+    max_pixels: int = 64_000_000,
+    seed: int = 0,
+    workers: int | None = None,
+) -> int:
+    """Say how far two slides are apart in colour, before and after the first is normalized to the second.
+
+    Parameters
+    ----------
+    source: str
+        A slide or image.
+    target: str
+        The slide or image whose appearance is wanted.
+    methods: str
+        Methods and saved normalizers, separated by commas.
+    preview: Path
+        Also write a sheet: the source, what each method makes of it, the target.
+    json_: bool
+        Print it machine-readable.
+    overwrite: bool
+        Replace an existing preview.
+    max_pixels: int
+        Most tissue pixels to sample from each slide.
+    seed: int
+        Of that sample.
+    workers: int
+        Threads. The result does not depend on it.
+    """
+    from restain.evaluation.comparison import check_preview, compare_slides, write_preview
+
+    _check_workers(workers)
+    if preview is not None:
+        check_preview(preview, (source, target), overwrite)
+    result = compare_slides(source, target, _names(methods), max_pixels=max_pixels, seed=seed, workers=workers)
+    if preview is not None:
+        write_preview(preview, result, overwrite)
+    print_comparison(result, as_json=json_)
+    return 0
 
 
 @app.command
@@ -484,8 +609,6 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(" ".join(str(error).split()))
     except RestainError as error:
         _fail(str(error))
-    except ImportError as error:  # of an extra; the message has the line that installs it
-        _fail(str(error))
     except OSError as error:
         _fail(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "))
     except MemoryError:
@@ -502,6 +625,16 @@ def _fail(message: str) -> None:
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     print(f"restain: note: {message}", file=sys.stderr)
+
+
+def _check_workers(workers: int | None) -> None:
+    if workers is not None and workers < 1:
+        raise InputError(f"got --workers {workers}; wanted 1 or more")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """The parts of a list with commas."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def _check_normalizer_path(output: Path, inputs: list[str], overwrite: bool) -> None:

@@ -4,12 +4,16 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from restain import __version__
 from restain.errors import OutputError
 
 if TYPE_CHECKING:
+    from restain.evaluation.benchmark.command import Evaluated
+    from restain.evaluation.benchmark.summary import Line
+    from restain.evaluation.comparison import Comparison
     from restain.evaluation.registration.files import Outcome
     from restain.methods.base import Normalizer
     from restain.slides.batch import Failure
@@ -39,7 +43,7 @@ def slide_progress() -> Iterator[Any]:
 
 
 @contextmanager
-def file_progress(total: int) -> Iterator[Any]:
+def file_progress(total: int, stage: str = "") -> Iterator[Any]:
     """A progress bar for many files on stderr, where that is a terminal."""
     if not sys.stderr.isatty():
         yield None
@@ -48,9 +52,16 @@ def file_progress(total: int) -> Iterator[Any]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = [BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn()]
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(TextColumn(stage), *columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=total)
         yield lambda done, _, path: bar.update(task, completed=done, description=path.name)
+
+
+@contextmanager
+def stage_progress(stage: str, total: int) -> Iterator[Any]:
+    """As `file_progress`, saying what is being done."""
+    with file_progress(total, stage) as progress:
+        yield progress
 
 
 def print_report(
@@ -164,6 +175,77 @@ def print_registrations(outcomes: "Sequence[Outcome]", as_json: bool) -> None:
     if kept:
         print(f"restain: note: {kept} pairs were done already and are left as they are", file=sys.stderr)
     print(json.dumps(summary(outcomes), indent=2) if as_json else headline(outcomes))
+
+
+def print_evaluation(result: "Evaluated", as_json: bool) -> None:
+    """Print images that failed to stderr, and the summary to stdout: a table a suite, or all lines as JSON."""
+    evaluation = result.evaluation
+    for image, reason in evaluation.failures:
+        print(f"restain: {image}: {reason}", file=sys.stderr)
+    for (suite, metric), reason in evaluation.skipped.items():
+        print(f"restain: note: no {metric} ({suite}): {reason}", file=sys.stderr)
+    if as_json:
+        lines = [{k: v if v == v else None for k, v in asdict(line).items()} for line in result.lines]
+        print(json.dumps({"written": [str(path) for path in result.written], "summary": lines}, indent=2))
+        return
+    methods = [contender.name for contender in evaluation.contenders]
+    for suite in evaluation.suites:
+        found = [line for line in result.lines if line.suite == suite]
+        rows = []
+        for metric in dict.fromkeys(line.metric for line in found):
+            cells = {line.method: line for line in found if line.metric == metric}
+            better = next(iter(cells.values())).higher_is_better
+            arrow = "" if better is None else " ↑" if better else " ↓"
+            rows.append([metric + arrow, *(_mean_cell(cells.get(method)) for method in methods)])
+        if rows:
+            print(f"\n{suite}: mean ± sd over images (+ better, - worse than raw: p < 0.05, corrected)")
+            print_columns([["", *methods], *rows])
+    print(f"\n{result.written[-1]}")
+
+
+def _mean_cell(line: "Line | None") -> str:
+    if line is None or line.mean != line.mean:
+        return "-"
+    mark = {True: " +", False: " -", None: ""}[line.better]
+    spread = f" ± {line.sd:.3g}" if line.sd == line.sd else ""
+    return f"{line.mean:.4g}{spread}{mark}"
+
+
+def print_comparison(comparison: "Comparison", as_json: bool) -> None:
+    """Print the distances to stdout, each also as a share of the raw slides': a table, or JSON."""
+    for method, reason in comparison.fallback.items():
+        print(f"restain: note: {method}: {reason}", file=sys.stderr)
+    table = comparison.as_dict()
+    if as_json:
+        print(json.dumps(table, indent=2))
+        return
+    names = {
+        "glass": "glass, levels",
+        "tissue": "tissue, Lab",
+        "mean_color": "mean colour, ΔE",
+        "hematoxylin": "hematoxylin, °",
+        "eosin": "eosin, °",
+    }
+    rows = [["distance", *names.values()]]
+    for method, distances in table.items():
+        cells = []
+        for name in names:
+            value, share = distances[name]["distance"], distances[name]["of_raw"]
+            text = "-" if value is None else f"{value:.2f}"
+            cells.append(text if method == "raw" or share is None else f"{text} ({share:.0%})")
+        rows.append([method, *cells])
+    print_columns(rows)
+
+
+def print_columns(rows: list[list[str]]) -> None:
+    """Print rows in columns, the first to the left and the others to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        first, *others = (
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        print("  ".join([first, *others]).rstrip())
 
 
 def appearance_line(fitted: "Normalizer") -> str:

@@ -1,0 +1,149 @@
+"""`restain evaluate`: plan what is compared, register, measure, and write tables and a report into one folder."""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from restain.errors import EstimateWarning, InputError, OutputError
+from restain.evaluation.benchmark.contenders import make_contenders
+from restain.evaluation.benchmark.measure import Estimate, Evaluation, evaluate
+from restain.evaluation.benchmark.report.page import write_report
+from restain.evaluation.benchmark.samples import Sample, open_samples
+from restain.evaluation.benchmark.summary import Line, summarize
+from restain.evaluation.benchmark.tables import write_tables
+from restain.evaluation.datasets.pairs import Pair, pair_folders, read_pairs
+from restain.methods.base import Background
+from restain.references import find_files
+from restain.slides.batch import is_image
+
+FILES = ("metrics.csv", "metrics.parquet", "summary.csv", "evaluation.json", "report.html")
+"""What is written beside the folder of registrations."""
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """How to evaluate; see `restain evaluate`."""
+
+    methods: Sequence[str]
+    reference: str | None = None
+    """What methods are fitted to; None for all targets together, or for the profile "he" without targets."""
+    suites: Sequence[str] = ("stainnet", "toolkit")
+    estimate: Estimate = "image"
+    background: Background | None = None
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Keyword arguments for metrics by label."""
+    examples: int = 6
+    """How many images the report shows."""
+    workers: int | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What `evaluate_folders` did."""
+
+    evaluation: Evaluation
+    lines: Sequence[Line]
+    written: Sequence[Path]
+
+
+def evaluate_folders(
+    source: Path,
+    target: Path | None,
+    table: Path | None,
+    output: Path,
+    settings: EvaluateSettings,
+    *,
+    progress: Callable[[str, int], AbstractContextManager[Any]],
+) -> Evaluated:
+    """Evaluate methods on the images of a folder, against registered targets where a second folder has them.
+
+    Args:
+        source: folder of sources.
+        target: folder of the same tissue in the wanted appearance; None without.
+        table: csv of pairs; None to pair by name.
+        output: folder to write to.
+        settings: how.
+        progress: gives, for a stage and a number of images, a context with what is called after each.
+
+    Raises:
+        InputError, OutputError: what was asked for cannot be done; nothing was measured.
+    """
+    _check_output(output, [source, *([target] if target else [])], settings.overwrite)
+    pairs = _plan(source, target, table, output)
+    reference = settings.reference if settings.reference is not None or target is None else _targets(pairs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EstimateWarning)
+        contenders = make_contenders(settings.methods, reference, settings.background)
+    output.mkdir(parents=True, exist_ok=True)
+    failed: list[tuple[str, str]] = []
+    if target is None:
+        samples = [Sample(pair.name, pair.source) for pair in pairs]
+    else:
+        with progress("registering", len(pairs)) as report:
+            samples, outcomes = open_samples(pairs, output / "registration", workers=settings.workers, progress=report)
+        failed = [(outcome.pair.name, outcome.reason) for outcome in outcomes]
+        if not samples:
+            raise InputError(f"none of {len(pairs)} pairs could be read; {failed[0][0]}: {failed[0][1]}")
+    with progress("measuring", len(samples)) as report:
+        evaluation = evaluate(
+            samples,
+            contenders,
+            settings.suites,
+            estimate=settings.estimate,
+            options=settings.options,
+            workers=settings.workers,
+            progress=report,
+        )
+    if not evaluation.rows:
+        name, reason = evaluation.failures[0]
+        raise InputError(f"none of {len(samples)} images could be measured; {name}: {reason}")
+    evaluation = _with_failures(evaluation, failed)
+    lines = summarize(evaluation.rows)
+    written = write_tables(output, evaluation, lines, overwrite=settings.overwrite)
+    page = output / "report.html"
+    with progress("drawing", settings.examples) as report:
+        write_report(page, evaluation, lines, examples=settings.examples, overwrite=settings.overwrite, progress=report)
+    return Evaluated(evaluation, lines, [*written, page])
+
+
+def _check_output(output: Path, inputs: Sequence[Path], overwrite: bool) -> None:
+    for folder in inputs:
+        if folder.resolve().is_relative_to(output.resolve()):
+            raise OutputError(f"{output} is, or holds, the input folder {folder}; name another folder")
+    if output.exists() and not output.is_dir():
+        raise OutputError(f"{output} is a file; name a folder")
+    there = [name for name in FILES if (output / name).exists()]
+    if there and not overwrite:
+        raise OutputError(f"{output} holds {there[0]} of an earlier evaluation; pass --overwrite, or name another")
+
+
+def _plan(source: Path, target: Path | None, table: Path | None, output: Path) -> list[Pair]:
+    if target is None:
+        if table is not None:
+            raise InputError("got --pairs without --target; the csv names files in both folders")
+        if not source.is_dir():
+            raise InputError(f"{source} is not a folder; wanted a folder of images")
+        files = [path for path in find_files(source) if is_image(path)]
+        if not files:
+            raise InputError(f"{source} holds no images")
+        return [Pair(path.relative_to(source).as_posix(), path, path) for path in files]
+    if table is not None:
+        return read_pairs(table, source, target)
+    pairs, alone = pair_folders(source, target, without=output)
+    if alone:
+        warnings.warn(f"{len(alone)} images have no partner and are left out, {alone[0]} for one", stacklevel=2)
+    return pairs
+
+
+def _targets(pairs: Sequence[Pair]) -> list[Path]:
+    return list(dict.fromkeys(pair.target for pair in pairs))
+
+
+def _with_failures(evaluation: Evaluation, failed: Sequence[tuple[str, str]]) -> Evaluation:
+    from dataclasses import replace
+
+    return replace(evaluation, failures=(*failed, *evaluation.failures))
