@@ -416,7 +416,7 @@ def test_a_gain_below_the_spread_and_an_order_that_is_not_certain(paired: Evalua
     raw = line(RAW, sd=0.2)
     plain = said(paired, [raw, replace(better("macenko", 0.65), sd=0.2), replace(better("acd", 0.64), sd=0.2)])
     assert "smaller than the spread between images (sd 0.200)" in plain[HELP]
-    assert "acd is next, 0.010 behind, so the order of these two is not certain." in plain[HELP]
+    assert "acd is next, 0.010 behind, which does not settle their order." in plain[HELP]
     assert plain[WHICH].startswith("macenko or acd.")
 
 
@@ -448,7 +448,7 @@ def test_harm_without_targets(paired: Evaluation) -> None:
     plain = said(paired, lines)
     assert plain[HELP].startswith("That cannot be said here.")
     assert plain[HARM].startswith("macenko changes structure least, acd most, by gradient correlation.")
-    assert "Glass lies 1.0 levels of 255 by macenko to 4.0 by acd from the colour" in plain[HARM]
+    assert "Glass is on average 1.0 (macenko) to 4.0 levels of 255 (acd) from the colour" in plain[HARM]
     assert plain[WHICH].startswith("These numbers do not decide it. Without targets only harm can be measured")
 
 

@@ -147,7 +147,7 @@ def _runner_up(standing: Standing, places: int) -> str:
     if duel.count:
         sentence += f"; {_name(standing.leader)} is nearer on {duel.nearer} of {counted(duel.count, 'image')}"
     if not duel.told_apart and standing.lines[standing.leader].count > 1:
-        sentence += ", so the order of these two is not certain"
+        sentence += ", which does not settle their order"
     return sentence + "."
 
 
@@ -167,11 +167,10 @@ def harmed(kept: Sequence[Standing], lines: Sequence[Line], evaluation: Evaluati
     by = text(first.words.name)
     if last == first.leader:
         place = first.lines[last].mean
-        verdict = f"{_name(last)} keeps {number(place, decimals_for([place]))} of 1 by {by}."
-    elif not first.duels[-1].told_apart:
-        verdict = f"All methods alike, as far as {by} can tell."
+        verdict = f"{_name(last)} scores {number(place, decimals_for([place]))} by {by}, where 1 is untouched."
     else:
-        verdict = f"{_name(first.leader)} changes structure least, {_name(last)} most, by {by}."
+        verdict = f"{_name(first.leader)} changes structure least, {_name(last)} most, by {by}"
+        verdict += "." if first.duels[-1].told_apart else "; but these images do not settle the order."
     return Question(title, verdict, sentences)
 
 
@@ -196,7 +195,7 @@ def _structure(standing: Standing, rows: Sequence[Row]) -> str:
     if len({row.image for row in values}) > 1:
         worst = min(values, key=lambda row: row.value)
         sentence += (
-            f"; the worst single image is {text(worst.image)} by {_name(worst.method)}, {number(worst.value, places)}"
+            f"; the worst single image is “{text(worst.image)}” by {_name(worst.method)}, {number(worst.value, places)}"
         )
     if standing.metric == "ssim_source" and standing.suite == "stainnet":
         sentence += ". This version cannot see lost contrast; the toolkit suite has one that can"
@@ -214,13 +213,13 @@ def _glass(lines: Sequence[Line]) -> list[str]:
     least, most = min(shifts, key=lambda line: line.mean), max(shifts, key=lambda line: line.mean)
     seen = f"{counted(most.count, 'image')} with glass"
     if most.mean - least.mean < 0.5:  # half a level of 255: nobody sees it
-        between = f"{number(most.mean, 1)} levels of 255 by every method"
+        between = f"{number(most.mean, 1)} levels of 255 from the colour that it should have by every method"
     else:
         between = (
-            f"{number(least.mean, 1)} levels of 255 by {_name(least.method)} to {number(most.mean, 1)} by "
-            f"{_name(most.method)}"
+            f"{number(least.mean, 1)} ({_name(least.method)}) to {number(most.mean, 1)} levels of 255 "
+            f"({_name(most.method)}) from the colour that it should have"
         )
-    return [f"<b>Glass</b> lies {between} from the colour that it should have, on average over {seen}."]
+    return [f"<b>Glass</b> is on average {between}, over {seen}."]
 
 
 def _trouble(evaluation: Evaluation) -> list[str]:
@@ -304,7 +303,7 @@ def _cheapest(methods: Sequence[str], kept: Sequence[Standing]) -> list[str]:
 
 def _without_targets(kept: Sequence[Standing]) -> str:
     sentence = "Without targets only harm can be measured, and by that doing nothing always wins."
-    if kept:
+    if kept and kept[0].duels:
         sentence += (
             f" Of the methods, {_name(kept[0].leader)} keeps most structure; that alone is no reason to take it."
         )

@@ -157,19 +157,21 @@ def _absorbed(extent: tuple[float, float, float, float], density: float = 0.55) 
 
 def _angles(vectors: Mapping[str, Floats | None], target: Floats | None) -> str:
     rows = []
-    every = [*vectors.items(), *([(TARGET, target)] if target is not None else [])]
-    for position, (name, matrix) in enumerate(every):
-        is_target = target is not None and position == len(every) - 1
-        if matrix is None:
-            rows.append([text(name), *[MISSING] * 3])
-            continue
-        to_target = [0.0, 0.0] if target is None else stain_vector_angles(target, matrix).tolist()
-        shown = [MISSING if target is None or is_target else f"{number(angle, 1)}°" for angle in to_target]
-        rows.append([text(name), *shown, f"{number(angle_between(matrix[0], matrix[1]), 1)}°"])
+    every = [(name, matrix, False) for name, matrix in vectors.items()]
+    if target is not None:
+        every.append((TARGET, target, True))
+    for name, matrix, is_target in every:
+        shown = [MISSING] * 3
+        if matrix is not None:
+            shown[2] = f"{number(angle_between(matrix[0], matrix[1]), 1)}°"
+            if target is not None and not is_target:
+                shown[:2] = [f"{number(angle, 1)}°" for angle in stain_vector_angles(target, matrix).tolist()]
+        rows.append([text(name), *(shown if target is not None else shown[2:])])
     note = (
         paragraph("A dash: too little stained tissue to measure.", "caption")
         if any(matrix is None for matrix in vectors.values())
         else ""
     )
-    head = ["", "hematoxylin,<br>from target", "eosin,<br>from target", "between<br>the two"]
+    from_target = ["hematoxylin,<br>from target", "eosin,<br>from target"] if target is not None else []
+    head = ["", *from_target, "between<br>the two"]
     return table(head, rows, "compact") + note

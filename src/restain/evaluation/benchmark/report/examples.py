@@ -44,8 +44,10 @@ def draw_examples(
     intro += (
         f"The box in the first picture is the crop below: {CROP} × {CROP} pixels, where tissue has most texture. "
         "The plot shows gray values (luma) along its middle line, as StainNet’s Figures 2 and 3 do. Where a method’s "
-        "curve runs parallel to the source’s, structure is kept; where it runs on the target’s, the look is right."
+        "curve runs parallel to the source’s, structure is kept"
     )
+    paired = any(example.target is not None for example in examples)
+    intro += "; where it runs on the target’s, the look is right." if paired else "."
     return paragraph(text(intro)) + "".join(_card(example, i, key, total, look) for i, example in enumerate(examples))
 
 
@@ -107,6 +109,7 @@ def _profiles(example: Example, index: int, look: Mapping[str, Look]) -> str:
         axes.set_ylabel("gray value")
         axes.set_xlabel("pixels along the line", fontsize=8.5, color="#666666")
         axes.margins(x=0.005)
+        axes.locator_params(axis="x", integer=True)
         plain_axes(axes, grid="y")
 
     name = example.choice.sample.name

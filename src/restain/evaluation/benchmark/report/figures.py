@@ -15,13 +15,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+PAGE = 1160
+"""Pixels across the page, which are 12 inches of a plot, so that letters of all plots are of one size."""
+
 TARGET = "target"
 """What the target is called beside the methods. A method of that name keeps its own colour."""
 
 # Okabe & Ito 2008, which people who see no red or no green can tell apart; without yellow, which is faint on white.
 _HUES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7B4B2A")
 _DASHES: tuple[Any, ...] = ("-", "--", ":", "-.")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
 
 RAW_COLOR, TARGET_COLOR = "#8a8a8a", "#000000"
 INK, FAINT = "#333333", "#d9d9d9"
@@ -112,7 +115,8 @@ def plot(name: str, width: float, height: float, alternative: str, draw: "Callab
         draw(figure)
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(stream, format="svg", metadata=nothing)
-    return tag("div", _inline(stream.getvalue(), name, alternative), class_="plot")
+    limit = f"max-width: {width / 12 * PAGE:.0f}px"
+    return tag("div", _inline(stream.getvalue(), name, alternative), class_="plot", style=limit)
 
 
 def _inline(svg: str, name: str, alternative: str) -> str:

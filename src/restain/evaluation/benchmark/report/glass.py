@@ -57,7 +57,7 @@ def _maps(evaluation: Evaluation, sample: Sample) -> str:
     except (RestainError, OSError) as error:
         return paragraph(f"{text(sample.name)} could not be read again: {text(error)}.")
     glass = background_mask(source, find_white_point(ColorHistogram.from_image(source)).level)
-    signed, amounts = [], []
+    figures = []
     every = [wanted_white(contender) for contender in evaluation.contenders if contender.name != RAW]
     # What the raw glass looks like beside the white that all methods were to give it, where there is one.
     shared = every[0] if every and all(w is not None and np.array_equal(w, every[0]) for w in every) else None
@@ -70,18 +70,16 @@ def _maps(evaluation: Evaluation, sample: Sample) -> str:
         levels = ", ".join(f"{'+' if v >= 0.05 else ''}{number(float(v), 1)}" for v in tint.shift)
         caption = tag("figcaption", text(name) + tag("span", levels, class_="value"))
         label = f"{sample.name}, {name}: tint of the glass"
-        signed.append(tag("figure", caption + tag("div", picture(tint.signed, label, exact=True), class_="whole")))
-        amounts.append(tag("figure", tag("div", picture(tint.amount, f"{label}, amount", exact=True), class_="whole")))
+        maps = picture(tint.signed, label, exact=True), picture(tint.amount, f"{label}, amount", exact=True)
+        figures.append(tag("figure", caption + "".join(tag("div", each, class_="whole") for each in maps)))
     aims = (
         f"{_rgb(shared)} for all, the raw image too"
         if shared is not None
         else "the reference’s white where a method matches glass, 255 where it whitens it, and else the source’s own"
     )
-    columns = max(3, min(len(signed), 6))
+    columns = max(3, min(len(figures), 6))
     style = f"grid-template-columns: repeat({columns}, minmax(0, 1fr))"
-    grids = tag("div", "".join(signed), class_="grid", style=style) + tag(
-        "div", "".join(amounts), class_="grid", style=style
-    )
+    grid = tag("div", "".join(figures), class_="grid", style=style)
     return (
         paragraph(
             f"Glass of {text(sample.name)}; tissue is faded. Above: output minus wanted white, enlarged {AMPLIFIED} "
@@ -89,7 +87,7 @@ def _maps(evaluation: Evaluation, sample: Sample) -> str:
             f"mean absolute difference of R, G and B. Both are smoothed by {SMOOTHED:g} pixels. Beside the names: mean "
             f"difference of R, G and B over the glass, in levels of 255. Wanted is {aims}."
         )
-        + tag("div", grids, class_="card")
+        + tag("div", grid, class_="card")
         + _scales()
     )
 

@@ -11,6 +11,9 @@ from restain.evaluation.benchmark.report.words import SUITE_NOTES, SUITE_TITLES,
 from restain.evaluation.benchmark.summary import Line
 from restain.evaluation.metrics import SUITES
 
+MANY = 6
+"""From more methods on, letters are smaller; from some ten on, tables are scrolled."""
+
 _MARKS: dict[Status, tuple[str, str]] = {
     "better": ("▲", "better than raw"),
     "worse": ("▼", "worse than raw"),
@@ -36,6 +39,7 @@ def draw_numbers(evaluation: Evaluation, lines: Sequence[Line]) -> str:
         (row.suite, row.metric, row.method) for row in evaluation.rows if math.isinf(row.value) and row.value > 0
     }
     methods = [contender.name for contender in evaluation.contenders]
+    style = "numbers" if len(methods) <= MANY else "numbers many"
     parts = [paragraph(KEY, "caption")]
     for suite in evaluation.suites:
         parts.append(tag("h3", text(SUITE_TITLES.get(suite, suite)) + tag("code", text(suite))))
@@ -53,13 +57,11 @@ def draw_numbers(evaluation: Evaluation, lines: Sequence[Line]) -> str:
             titles = ", ".join(text(words_for(suite, metric).title) for metric in metrics)
             cell = tag("td", f"not measured: {text(reason)}", colspan=len(methods), class_="skipped")
             rows.append(tag("tr", tag("th", f"<b>{titles}</b>", scope="row") + cell))
-        share = f"width: {64 / len(methods):.2f}%"
+        share = f"width: {(64 if len(methods) <= MANY else 76) / len(methods):.2f}%"
         names = "".join(tag("th", text(name), scope="col", style=share) for name in methods)
         head = tag("tr", tag("th", "metric", scope="col") + names)
         parts.append(
-            tag(
-                "div", tag("table", tag("thead", head) + tag("tbody", "".join(rows)), class_="numbers"), class_="scroll"
-            )
+            tag("div", tag("table", tag("thead", head) + tag("tbody", "".join(rows)), class_=style), class_="scroll")
         )
     return "".join(parts)
 
@@ -129,7 +131,7 @@ def _second_line(line: Line, places: int) -> str:
         parts.append(f"{number(line.low, places)} to {number(line.high, places)}")
     if math.isfinite(line.rank):
         parts.append(f"rank {number(line.rank, 1)}")
-    return tag("div", " · ".join(parts), class_="small") if parts else ""
+    return "".join(tag("div", part, class_="small") for part in parts)
 
 
 def _hover(line: Line, places: int) -> str:

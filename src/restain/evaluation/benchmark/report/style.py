@@ -33,6 +33,9 @@ thead th { border-bottom: 2px solid #bbb; font-weight: 600; overflow-wrap: break
   vertical-align: bottom; }
 tbody th { font-weight: 400; }
 .numbers tbody th { width: 36%; min-width: 300px; } .numbers td { white-space: nowrap; }
+.many { font-size: 12px; } .many th, .many td { padding: 6px 7px; } .many td { white-space: normal; }
+.many tbody th { width: 24%; min-width: 220px; }
+.many .small, .many .sd, .many .what, .many .caveat { font-size: 11.5px; }
 .numbers td.skipped { white-space: normal; color: var(--soft); font-size: 12.5px; overflow-wrap: anywhere; }
 .numbers .what { color: var(--soft); font-size: 12.5px; line-height: 1.4; }
 .numbers td.raw, .sd { color: var(--soft); } .sd { font-size: 12.5px; } .arrow { color: var(--soft); }
@@ -46,10 +49,11 @@ tbody th { font-weight: 400; }
 .card h3 { margin: 10px 0 8px; overflow-wrap: anywhere; }
 .place { font-weight: 400; color: var(--soft); margin-left: 10px; font-size: 13px; }
 .grid { display: grid; gap: 10px; margin: 8px 0; }
-figure { margin: 0; min-width: 0; }
-figcaption { font-size: 13px; font-weight: 600; line-height: 1.35; margin-bottom: 4px; overflow-wrap: anywhere; }
+figure { margin: 0; min-width: 0; display: grid; grid-row: span 3; grid-template-rows: subgrid; row-gap: 6px; }
+figcaption { font-size: 13px; font-weight: 600; line-height: 1.35; overflow-wrap: anywhere; align-self: end; }
+.value { display: inline-block; white-space: nowrap; }
 .value { font-weight: 400; color: var(--soft); margin-left: 8px; font-variant-numeric: tabular-nums; }
-.whole, .crop { position: relative; } .crop { margin-top: 6px; }
+.whole, .crop { position: relative; }
 .grid img { width: 100%; height: auto; display: block; border-radius: 2px; }
 .crop img { image-rendering: pixelated; }
 .box { position: absolute; border: 2px solid #fff; outline: 1px solid #222; outline-offset: 0; }
