@@ -20,6 +20,7 @@ COLORS = 1 << 24
 _READY = np.uint32(1 << 24)  # as in kernels.py, which is not imported before pixels are at hand
 _CODE = np.uint32(COLORS - 1)  # the bits of an entry that hold the result
 _CHUNK = 1 << 15  # colours evaluated at a time: their float64 intermediates stay near the cache
+_LEAST_CHUNK = 1 << 12  # below, starting a thread costs more than it saves
 
 ColorFunction = Callable[[RGB8], NDArray[np.float64]]
 """Colours (n, 3) uint8 to results (n, 3), floats in 0..255, each row independent of the others."""
@@ -81,14 +82,38 @@ class ColorMap:
         """Every colour to itself."""
         return cls._from_packed(np.arange(COLORS, dtype=np.uint32) | _READY)
 
+    @classmethod
+    def apply_once(cls, function: ColorFunction, image: Any) -> RGB8:
+        """What `from_function(function)(image)` gives, evaluating this image's colours alone and keeping none of them.
+
+        A table that was used before costs a small image less than a new one, whose pages the system has yet to commit.
+
+        Args:
+            function: see `ColorFunction`.
+            image: (H, W, 3) uint8, or another form that `as_rgb8` accepts. Never changed.
+        """
+        from restain.color import kernels
+
+        pixels = as_rgb8(image)
+        out = np.empty(pixels.shape, np.uint8)
+        codes = np.empty(min(pixels.shape[0] * pixels.shape[1], COLORS), np.uint32)
+        with _SCRATCH_LOCK:
+            table = _SCRATCH.pop() if _SCRATCH else np.zeros(COLORS, np.uint32)
+        codes = codes[: kernels.list_missing(table, pixels, codes)]
+        _evaluate(function, table, codes)  # an error loses the table; the next call makes another
+        kernels.apply_table(table, pixels, out)
+        table[codes] = 0
+        with _SCRATCH_LOCK:
+            if len(_SCRATCH) < _MOST_SCRATCH:
+                _SCRATCH.append(table)
+        return out
+
     def compile(self, *, workers: int | None = None) -> "ColorMap":
         """Evaluate every colour that a lazy map has not met yet; returns the map itself."""
         with self._lock:
             if self._function is None:
                 return self
-            with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-                chunks = range(0, COLORS, _CHUNK)
-                list(pool.map(lambda start: self._evaluate(np.arange(start, start + _CHUNK, dtype=np.uint32)), chunks))
+            _evaluate(self._function, self._packed, np.arange(COLORS, dtype=np.uint32), workers)
             self._function = None
         return self
 
@@ -206,20 +231,39 @@ class ColorMap:
             missing = np.empty(min(pixels.shape[0] * pixels.shape[1], COLORS), np.uint32)
             count = kernels.list_missing(self._packed, pixels, missing)
             try:
-                for start in range(0, count, _CHUNK):
-                    self._evaluate(missing[start : min(start + _CHUNK, count)])
+                _evaluate(self._function, self._packed, missing[:count])
             except BaseException:
                 listed = missing[:count]
                 listed = listed[self._packed[listed] & _READY == 0]
                 self._packed[listed] = 0  # so that they are listed again
                 raise
 
-    def _evaluate(self, codes: NDArray[np.uint32]) -> None:
-        assert self._function is not None
-        values = np.asarray(self._function(unpack(codes)))
-        if values.shape != (len(codes), 3) or np.isnan(values).any():
-            raise InputError(f"a colour function gave {values.shape} with NaN or of the wrong shape for {len(codes)}")
-        self._packed[codes] = pack(np.rint(np.clip(values, 0, 255)).astype(np.uint8)) | _READY
+
+_SCRATCH: list[NDArray[np.uint32]] = []  # tables of zeros for `apply_once`, 64 MiB each
+_SCRATCH_LOCK = threading.Lock()
+_MOST_SCRATCH = 2
+
+
+def _evaluate(
+    function: ColorFunction, packed: NDArray[np.uint32], codes: NDArray[np.uint32], workers: int | None = None
+) -> None:
+    """Write the entries of `codes` (n,), in threads; each colour's result depends on that colour alone."""
+    workers = workers or os.cpu_count() or 1
+    size = min(_CHUNK, max(-(-len(codes) // workers), _LEAST_CHUNK))
+    chunks = [codes[start : start + size] for start in range(0, len(codes), size)]
+
+    def job(chunk: NDArray[np.uint32]) -> None:
+        values = np.asarray(function(unpack(chunk)))
+        if values.shape != (len(chunk), 3) or np.isnan(values).any():
+            raise InputError(f"a colour function gave {values.shape} with NaN or of the wrong shape for {len(chunk)}")
+        packed[chunk] = pack(np.rint(np.clip(values, 0, 255)).astype(np.uint8)) | _READY
+
+    if len(chunks) < 2 or workers < 2:
+        for chunk in chunks:
+            job(chunk)
+        return
+    with ThreadPoolExecutor(min(workers, len(chunks))) as pool:
+        list(pool.map(job, chunks))
 
 
 def _same_memory(first: RGB8, second: RGB8) -> bool:

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from restain import files
 from restain.color.images import RGB8, as_rgb8, opaque
-from restain.color.spaces import balance, lightness
+from restain.color.spaces import balance, lightness_of_linear, linear_light
 from restain.errors import FormatError, InputError
 
 Codes = NDArray[np.uint32]
@@ -190,7 +190,11 @@ class ColorHistogram:
 
     def tissue(self, white: ArrayLike = 255.0, luminosity: float = 0.8) -> "ColorHistogram":
         """Only colours whose CIELAB lightness is below `luminosity` times that of the white point."""
-        return self.where(lightness(balance(self.colors, white)) < luminosity)
+        # Balancing and linear light look at one channel at a time: 256 levels each, not every colour.
+        levels = linear_light(balance(np.repeat(np.arange(256.0)[:, None], 3, axis=1), white))
+        colors = self.colors
+        linear = np.stack([levels[colors[:, channel], channel] for channel in range(3)], axis=1)
+        return self.where(lightness_of_linear(linear) < luminosity)
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
         """Write a small safetensors file, in one step."""

@@ -58,7 +58,7 @@ def density_to_rgb(density: Floats, white: ArrayLike = 255.0) -> Floats:
 
 def rgb_to_lab(rgb: NDArray[Any]) -> Floats:
     """sRGB 0..255 to CIELAB (D65): L in 0..100, a and b around −128..127."""
-    linear = _linear_light(rgb)
+    linear = linear_light(rgb)
     xyz = apply_matrix(linear, XYZ_FROM_RGB.T) / D65
     # Below 0.008856 CIELAB continues the cube root by a line, so that black has a finite slope.
     root = np.where(xyz > 0.008856, np.cbrt(np.maximum(xyz, 0)), 7.787 * xyz + 16.0 / 116.0)
@@ -66,7 +66,7 @@ def rgb_to_lab(rgb: NDArray[Any]) -> Floats:
     return np.stack([116.0 * y - 16.0, 500.0 * (x - y), 200.0 * (y - z)], axis=-1)
 
 
-def _linear_light(rgb: NDArray[Any]) -> Floats:
+def linear_light(rgb: NDArray[Any]) -> Floats:
     """sRGB 0..255 to linear light 0..1."""
     value = np.asarray(rgb, np.float64) / 255.0
     return np.where(value > 0.04045, ((np.maximum(value, 0) + 0.055) / 1.055) ** 2.4, value / 12.92)
@@ -85,7 +85,11 @@ def lab_to_rgb(lab: Floats) -> Floats:
 
 def lightness(rgb: NDArray[Any]) -> Floats:
     """CIELAB L of sRGB 0..255, as a share 0..1 of white: the measure of the luminosity rules for tissue."""
-    linear = _linear_light(rgb)
+    return lightness_of_linear(linear_light(rgb))
+
+
+def lightness_of_linear(linear: Floats) -> Floats:
+    """`lightness` of colours in linear light, 0..1."""
     y = apply_matrix(linear, XYZ_FROM_RGB[1][:, None])[..., 0]
     return np.where(y > 0.008856, 1.16 * np.cbrt(np.maximum(y, 0)) - 0.16, 9.033 * y)
 

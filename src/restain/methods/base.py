@@ -190,7 +190,8 @@ class Normalizer:
         pixels = as_rgb8(image)
         if appearance is None:
             appearance = self.estimate(ColorHistogram.from_image(image))
-        out = self.color_map(appearance, lazy=True)(pixels)
+        self._check_appearance(appearance)
+        out = ColorMap.apply_once(lambda colors: self.map_colors(colors, appearance), pixels)
         known = opaque(image)
         if known is not None:  # padding stays padding
             out[~known] = pixels[~known]

@@ -254,11 +254,13 @@ def on_plane(density: Floats, counts: Floats, limit: float) -> NDArray[np.bool_]
     keep = np.ones(len(density), np.bool_)
     length = np.linalg.norm(density, axis=1)
     direction = density / np.maximum(length, 1e-9)[:, None]
+    x, y, z = np.ascontiguousarray(direction.T)
     weight = counts * length  # a dense colour's direction is surer
+    products = [weight * first * second for first, second in ((x, x), (x, y), (x, z), (y, y), (y, z), (z, z))]
     for _ in range(5 if limit < 1 else 0):
-        moment = (direction[keep] * weight[keep, None]).T @ direction[keep]
-        normal = np.linalg.eigh(moment)[1][:, 0]
-        near = np.abs(apply_matrix(direction, normal[:, None])[:, 0]) <= limit
+        xx, xy, xz, yy, yz, zz = ((product * keep).sum() for product in products)
+        normal = np.linalg.eigh(np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]]))[1][:, 0]
+        near = np.abs(x * normal[0] + y * normal[1] + z * normal[2]) <= limit
         if near.sum() < 3 or np.array_equal(near, keep):
             break
         keep = near
