@@ -35,7 +35,7 @@ tbody th { font-weight: 400; }
 .numbers tbody th { width: 36%; min-width: 300px; } .numbers td { white-space: nowrap; }
 .many { font-size: 12px; } .many th, .many td { padding: 6px 7px; } .many td { white-space: normal; }
 .many tbody th { width: 24%; min-width: 220px; }
-.many .small, .many .sd, .many .what, .many .caveat { font-size: 11.5px; }
+.many .small, .many .sd, .many th .what, .many .caveat { font-size: 11.5px; }
 .numbers td.skipped { white-space: normal; color: var(--soft); font-size: 12.5px; overflow-wrap: anywhere; }
 .numbers .what { color: var(--soft); font-size: 12.5px; line-height: 1.4; }
 .numbers td.raw, .sd { color: var(--soft); } .sd { font-size: 12.5px; } .arrow { color: var(--soft); }
@@ -60,10 +60,10 @@ figcaption { font-size: 13px; font-weight: 600; line-height: 1.35; overflow-wrap
 .line { position: absolute; left: 0; right: 0; top: 50%; border-top: 1px dashed #000;
   box-shadow: 0 1px 0 rgba(255,255,255,.7); }
 .beside { display: grid; grid-template-columns: minmax(0, 3fr) minmax(0, 2fr); gap: 28px; align-items: center; }
-@media (max-width: 760px) { .beside { grid-template-columns: 1fr; } }
+@media screen and (max-width: 760px) { .beside { grid-template-columns: 1fr; } }
 @media print {
   html, body { background: #fff; } body { font-size: 10pt; padding: 0; max-width: none; } nav { display: none; }
-  .card, .question, .plot, tr, figure { break-inside: avoid; } h2, h3 { break-after: avoid; }
+  .card, .question, .plot, tr, figure { break-inside: avoid; } h2, h3, .legend { break-after: avoid; }
   .scroll { overflow: visible; } table { font-size: 8.5pt; } .numbers tbody th { min-width: 0; }
   .numbers td { white-space: normal; } * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 }
