@@ -59,6 +59,11 @@ class Standing:
         return line if line is not None and math.isfinite(line.mean) else None
 
     @property
+    def last(self) -> str:
+        """The method with the worst mean."""
+        return self.duels[-1].other if self.duels else self.leader
+
+    @property
     def tested(self) -> list[str]:
         """The methods, raw apart, that have a mean."""
         return [name for name, line in self.lines.items() if name != RAW and math.isfinite(line.mean)]
