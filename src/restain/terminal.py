@@ -54,7 +54,7 @@ def file_progress(total: int, stage: str = "") -> Iterator[Any]:
     columns = [BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn()]
     with Progress(TextColumn(stage), *columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=total)
-        yield lambda done, _, path: bar.update(task, completed=done, description=path.name)
+        yield lambda done, of, path: bar.update(task, total=of, completed=done, description=path.name)
 
 
 @contextmanager

@@ -12,7 +12,10 @@ import restain
 from restain.errors import InputError
 from restain.evaluation.benchmark import RAW, Evaluation, Sample, evaluate, make_contenders, open_samples
 from restain.evaluation.benchmark.measure import COHORT
+from restain.evaluation.benchmark.rectangle import largest_rectangle
 from restain.evaluation.datasets.pairs import Pair
+from restain.evaluation.metrics import SUITES
+from restain.evaluation.metrics.stst import ssim_volume
 
 
 def value(evaluation: Evaluation, method: str, image: str, metric: str, suite: str = "stainnet") -> float:
@@ -67,6 +70,33 @@ def test_glass_that_was_to_move_has_not_shifted(evaluation: Evaluation) -> None:
     """It went to the reference's white point, so it lies where it was wanted."""
     for sample in evaluation.samples:
         assert value(evaluation, "macenko", sample.name, "background_shift", "toolkit") < 1.5
+
+
+def test_metrics_without_a_mask_see_what_is_registered(samples: list[Sample]) -> None:
+    """Cut to a rectangle wholly inside the mask; the order of the suite is kept."""
+    evaluation = evaluate(samples[:1], make_contenders(["reinhard"], samples[0].target), ("stst",))
+    pixels = samples[0].read()
+    rows = [row for row in evaluation.rows if row.method == RAW]
+    labels = [row.metric for row in rows]
+    assert labels == [label for label in SUITES["stst"] if label in labels]
+    assert ("stst", "ms_ssim_stst") in evaluation.skipped  # these pictures are too small for it
+    where = largest_rectangle(pixels.mask)
+    assert pixels.mask[where].all()
+    assert pixels.mask[where].size > 0.9 * pixels.mask.sum()
+    expected = ssim_volume(pixels.target[where], pixels.source[where])
+    assert value(evaluation, RAW, samples[0].name, "ssim_volume", "stst") == pytest.approx(expected)
+
+
+def test_white_glass_is_wanted_white(samples: list[Sample]) -> None:
+    evaluation = evaluate(samples[:1], make_contenders(["reinhard"], "he", "white"), ("toolkit",))
+    assert value(evaluation, "reinhard", samples[0].name, "background_shift", "toolkit") < 1.5
+
+
+def test_one_unreadable_image_costs_no_common_estimate(samples: list[Sample], tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    mixed = [Sample("bad", tmp_path / "bad.png"), *samples]
+    evaluation = evaluate(mixed, make_contenders(["reinhard"]), ("stainnet",), estimate="folder")
+    assert [name for name, _ in evaluation.failures] == ["bad"]
 
 
 def test_rows_are_complete_and_in_order(evaluation: Evaluation) -> None:

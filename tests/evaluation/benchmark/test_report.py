@@ -343,6 +343,7 @@ def line(method: str, metric: str = "ssim_target", mean: float = 0.6, **changes:
         "difference": math.nan if method == RAW else 0.0,
         "p": math.nan,
         "p_holm": math.nan,
+        "tested": "images",
         "rank": 1.0,
     }
     return Line(**(values | changes))  # type: ignore[arg-type]
@@ -431,7 +432,7 @@ def test_few_images_are_not_tested(paired: Evaluation) -> None:
 def test_images_of_few_slides_are_not_independent(paired: Evaluation) -> None:
     lines = [line(RAW), better("macenko", 0.9)]
     assert said(paired, lines, slides=4)[SURE].startswith("The 12 images are of 4 slides only.")
-    assert said(paired, lines, slides=6)[SURE].startswith("The 12 images are of 6 slides. Intervals count")
+    assert said(paired, lines, slides=6)[SURE].startswith("The 12 images are of 6 slides. Intervals and p count slides")
     assert said(paired, lines, slides=12)[SURE].startswith("Even a perfect method")
 
 

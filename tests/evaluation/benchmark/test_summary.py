@@ -121,6 +121,20 @@ def test_metrics_of_all_outputs_have_no_interval() -> None:
     assert math.isnan(line.low)
 
 
+def test_slides_are_the_observations_where_they_are_known() -> None:
+    """Sixty images of six slides, each slide's images alike: six differences, of which all are above 0."""
+    generator = np.random.default_rng(3)
+    raw = generator.uniform(0.4, 0.6, 60)
+    gains = np.repeat([0.02, 0.05, 0.01, 0.04, 0.03, 0.06], 10)
+    slides = [f"s{index}" for index in np.repeat(range(6), 10)]
+    lines = lines_of(rows_of({RAW: raw, "a": raw + gains}, slides=slides))
+    assert lines["a"].tested == "slides"
+    assert lines["a"].p == pytest.approx(2 / 2**6)
+    by_image = lines_of(rows_of({RAW: raw, "a": raw + gains}))["a"]
+    assert by_image.tested == "images"
+    assert by_image.p < 1e-6
+
+
 def test_few_images_are_not_tested() -> None:
     lines = lines_of(rows_of({RAW: np.zeros(5), "a": np.arange(1.0, 6)}))
     assert lines["a"].difference == 3

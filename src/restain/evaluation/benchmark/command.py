@@ -3,14 +3,14 @@
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from restain.errors import EstimateWarning, InputError, OutputError
 from restain.evaluation.benchmark.contenders import make_contenders
 from restain.evaluation.benchmark.measure import Estimate, Evaluation, evaluate
-from restain.evaluation.benchmark.report.page import write_report
+from restain.evaluation.benchmark.report.page import check_report, write_report
 from restain.evaluation.benchmark.samples import Sample, open_samples
 from restain.evaluation.benchmark.summary import Line, summarize
 from restain.evaluation.benchmark.tables import write_tables
@@ -101,7 +101,7 @@ def evaluate_folders(
     if not evaluation.rows:
         name, reason = evaluation.failures[0]
         raise InputError(f"none of {len(samples)} images could be measured; {name}: {reason}")
-    evaluation = _with_failures(evaluation, failed)
+    evaluation = replace(evaluation, failures=(*failed, *evaluation.failures))
     lines = summarize(evaluation.rows)
     written = write_tables(output, evaluation, lines, overwrite=settings.overwrite)
     page = output / "report.html"
@@ -119,6 +119,7 @@ def _check_output(output: Path, inputs: Sequence[Path], overwrite: bool) -> None
     there = [name for name in FILES if (output / name).exists()]
     if there and not overwrite:
         raise OutputError(f"{output} holds {there[0]} of an earlier evaluation; pass --overwrite, or name another")
+    check_report(output / "report.html", overwrite)
 
 
 def _plan(source: Path, target: Path | None, table: Path | None, output: Path) -> list[Pair]:
@@ -141,9 +142,3 @@ def _plan(source: Path, target: Path | None, table: Path | None, output: Path) -
 
 def _targets(pairs: Sequence[Pair]) -> list[Path]:
     return list(dict.fromkeys(pair.target for pair in pairs))
-
-
-def _with_failures(evaluation: Evaluation, failed: Sequence[tuple[str, str]]) -> Evaluation:
-    from dataclasses import replace
-
-    return replace(evaluation, failures=(*failed, *evaluation.failures))

@@ -19,8 +19,9 @@ from restain.color.histogram import ColorHistogram
 from restain.color.images import RGB8
 from restain.errors import EstimateWarning, InputError, RestainError
 from restain.evaluation.benchmark.contenders import Contender
+from restain.evaluation.benchmark.rectangle import largest_rectangle
 from restain.evaluation.benchmark.samples import Pixels, Progress, Sample
-from restain.evaluation.metrics import SUITES, run_cohort, run_suite
+from restain.evaluation.metrics import SUITES, SuiteResult, run_cohort, run_suite
 from restain.methods.base import Appearance
 
 COHORT = "(all)"
@@ -193,9 +194,7 @@ def _run(
     options: Mapping[str, Mapping[str, Any]],
     result: _Measured,
 ) -> None:
-    found = run_suite(
-        SUITES[suite], output, source=pixels.source, target=pixels.target, mask=pixels.mask, options=options
-    )
+    found = _masked_or_cropped(suite, output, pixels, options)
     for label, value in found.values.items():
         against = SUITES[suite][label].against
         result.rows.append(Row(contender.name, sample.name, sample.slide or "", suite, label, against, value))
@@ -203,6 +202,45 @@ def _run(
     for label, why in found.skipped.items():
         missing_target = SUITES[suite][label].against == "target" and pixels.target is None
         result.skipped[suite, label] = reason if reason and missing_target else why
+
+
+def _masked_or_cropped(
+    suite: str, output: RGB8, pixels: Pixels, options: Mapping[str, Mapping[str, Any]]
+) -> SuiteResult:
+    """The suite on one output: metrics that take no mask see the largest rectangle where source and target overlap."""
+    lines = SUITES[suite]
+    whole = pixels.mask is not None
+    cropped = {
+        label: entry
+        for label, entry in lines.items()
+        if whole and entry.against == "target" and not entry.of.takes_mask and entry.of.takes == "pair"
+    }
+    masked = {label: entry for label, entry in lines.items() if label not in cropped}
+    results = [
+        run_suite(
+            masked,
+            output,
+            source=pixels.source,
+            target=pixels.target,
+            mask=pixels.mask,
+            options={label: given for label, given in options.items() if label in masked},
+        )
+    ]
+    if cropped:
+        assert pixels.mask is not None
+        assert pixels.target is not None
+        rectangle = largest_rectangle(pixels.mask)
+        results.append(
+            run_suite(
+                cropped,
+                np.ascontiguousarray(output[rectangle]),
+                target=np.ascontiguousarray(pixels.target[rectangle]),
+                options={label: given for label, given in options.items() if label in cropped},
+            )
+        )
+    values = {label: value for result in results for label, value in result.values.items()}
+    skipped = {label: why for result in results for label, why in result.skipped.items()}
+    return SuiteResult({label: values[label] for label in lines if label in values}, skipped)
 
 
 def _with_white_points(

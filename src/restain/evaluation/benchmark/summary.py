@@ -13,11 +13,11 @@ from restain.evaluation.benchmark.measure import COHORT, Row
 from restain.evaluation.metrics import METRICS, SUITES
 
 RESAMPLES = 2000
-LEAST_SLIDES = 5
-"""Fewest slides that are resampled as wholes; below, images are, and the interval is too narrow for new slides."""
-
 LEAST_PAIRS = 6
-"""Fewest differing images for a paired test: with five, the smallest possible two-sided p is 0.06."""
+"""Fewest differing images, or slides, for a paired test: with five, the smallest possible two-sided p is 0.06."""
+
+LEAST_SLIDES = LEAST_PAIRS
+"""Fewest slides that count as the observations; below, images do, and what is said holds for these slides only."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Line:
         difference: median of the paired differences to the raw images; NaN without.
         p: two-sided Wilcoxon signed-rank test of these differences; NaN where there are fewer than `LEAST_PAIRS`.
         p_holm: the same, corrected for the number of methods (Holm 1979).
+        tested: what counts as one observation in the test: "slides", "images", or "" where there is none.
         rank: mean rank among methods over the images that all have (1 is best); NaN where neither way is better.
     """
 
@@ -51,6 +52,7 @@ class Line:
     difference: float
     p: float
     p_holm: float
+    tested: str
     rank: float
 
     @property
@@ -75,7 +77,7 @@ def summarize(rows: Sequence[Row], *, seed: int = 0) -> list[Line]:
     for (suite, metric), by_method in by_metric.items():
         ranks = _ranks(by_method, _higher_is_better(suite, metric))
         tests = {method: _against_raw(found, by_method.get(RAW, [])) for method, found in by_method.items()}
-        corrected = _holm({method: p for method, (_, p) in tests.items()})
+        corrected = _holm({method: p for method, (_, p, _) in tests.items()})
         for method, found in by_method.items():
             values = np.array([row.value for row in found])
             finite = np.isfinite(values)
@@ -96,6 +98,7 @@ def summarize(rows: Sequence[Row], *, seed: int = 0) -> list[Line]:
                     difference=tests[method][0],
                     p=tests[method][1],
                     p_holm=corrected[method],
+                    tested=tests[method][2],
                     rank=ranks.get(method, math.nan),
                 )
             )
@@ -126,19 +129,28 @@ def _interval(rows: Sequence[Row], seed: int) -> tuple[float, float, str]:
     return float(low), float(high), resampled
 
 
-def _against_raw(rows: Sequence[Row], raw: Sequence[Row]) -> tuple[float, float]:
-    """Median difference to the raw images, and the p of Wilcoxon's signed-rank test."""
+def _against_raw(rows: Sequence[Row], raw: Sequence[Row]) -> tuple[float, float, str]:
+    """Median difference to the raw images, the p of Wilcoxon's signed-rank test, and what was tested.
+
+    Where every image's slide is known and there are enough of them, a slide is one observation: the mean difference of
+    its images, which are alike.
+    """
     before = {row.image: row.value for row in raw if row.image != COHORT}
-    differences = np.array([row.value - before[row.image] for row in rows if row.image in before])
-    differences = differences[np.isfinite(differences)]
-    if not len(differences) or rows[0].method == RAW:
-        return math.nan, math.nan
+    pairs = [(row.slide, row.value - before[row.image]) for row in rows if row.image in before]
+    pairs = [(slide, difference) for slide, difference in pairs if math.isfinite(difference)]
+    if not pairs or rows[0].method == RAW:
+        return math.nan, math.nan, ""
+    differences = np.array([difference for _, difference in pairs])
     median = float(np.median(differences))
+    slides, tested = sorted({slide for slide, _ in pairs}), "images"
+    if "" not in slides and len(slides) >= LEAST_SLIDES:
+        means = [np.mean([difference for own, difference in pairs if own == slide]) for slide in slides]
+        differences, tested = np.array(means), "slides"
     if np.count_nonzero(differences) < LEAST_PAIRS:
-        return median, math.nan
+        return median, math.nan, ""
     from scipy.stats import wilcoxon
 
-    return median, float(wilcoxon(differences).pvalue)
+    return median, float(wilcoxon(differences).pvalue), tested
 
 
 def _holm(p: dict[str, float]) -> dict[str, float]:

@@ -118,8 +118,8 @@ def _doubts(evaluation: Evaluation, near: Sequence[Standing]) -> list[str]:
         )
     elif len(slides) < total:
         found.append(
-            f"The {total} images are of {len(slides)} slides. Intervals count slides as wholes, but p counts images as "
-            "independent, and is more certain than it should be."
+            f"The {total} images are of {len(slides)} slides. Intervals and p count slides, of which images are alike, "
+            "as the observations."
         )
     rejected = sum(bool(sample.reason) for sample in evaluation.samples)
     if rejected:
