@@ -1,11 +1,12 @@
 """Every tile folder and slide of the data folder, normalized by every method: failures, and what becomes of glass.
 
-    python benchmarks/tissue.py [--sheets FOLDER] [--most 12]
+    python benchmarks/tissue.py [--sheets FOLDER] [--most 12] [--free]
 
 For each folder and method: files normalized, estimates that fell back, and the largest distance (grey levels, any
 channel, any file) of the mean of visible glass from the reference's white point, with `background="match"`, and from
 itself with "keep". Glass: the pixels of flat 8×8 blocks within 6 levels of the file's own white point, where one
-was seen.
+was seen. Methods that need weights are left out. Folders whose licence keeps figures from being published are marked
+with a star, and left out with `--free`.
 Cytology is normalized to the profile "pap", everything else to "he". `--sheets` writes before/after sheets to look at.
 """
 
@@ -24,6 +25,8 @@ from restain.slides.batch import is_image
 from restain.slides.reader import open_slide
 
 CYTOLOGY = ("mendeley_lbc", "cric_cells", "cytology_pair_stainnet", "scanners4_cytology")
+FREE = ("crc_val_he_7k", "osteosarcoma", "wsi", "artefacts", "mendeley_lbc", "cric_cells", "scanners4_cytology")
+"""CC0, CC BY, MIT, Apache: their figures may be published."""
 FOLDERS = (
     "mitos_pairs/aperio", "mitos_pairs/hamamatsu", "glas/img", "breakhis_400x", "crc_val_he_7k", "lc25000",
     "osteosarcoma", "monuseg/img", "classic", "artefacts", "wsi", *CYTOLOGY,
@@ -70,6 +73,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sheets", type=Path)
+    parser.add_argument("--free", action="store_true", help="only folders whose figures may be published")
     parser.add_argument("--most", type=int, default=12, help="files a folder, evenly chosen")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -81,13 +85,14 @@ def main() -> None:
         profile: {
             name: (method().fit(profile), method(background="keep").fit(profile))
             for name, method in restain.METHODS.items()
+            if not method.fixed
         }
         for profile in ("he", "pap")
     }
-    print(f"{'folder':24}{'files':>6}  " + "".join(f"{name:>26}" for name in restain.METHODS))
-    print(f"{'':32}" + "".join(f"{'fallback match keep':>26}" for _ in restain.METHODS))
+    print(f"{'folder':24}{'files':>6}  " + "".join(f"{name:>26}" for name in fitted["he"]))
+    print(f"{'':32}" + "".join(f"{'fallback match keep':>26}" for _ in fitted["he"]))
     worst = 0.0
-    for folder in FOLDERS:
+    for folder in FREE if arguments.free else FOLDERS:
         files = sorted(p for p in (data / folder).rglob("*") if is_image(p))
         files = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, arguments.most).astype(int))]
         methods = fitted["pap" if folder.startswith(CYTOLOGY) else "he"]
@@ -103,7 +108,8 @@ def main() -> None:
             worst = max(worst, match)
             fell = sum(f["fallback"] for f in facts)
             cells.append(f"{fell:>12} {match:>6.2f} {kept:>6.2f}")
-        print(f"{folder:24}{len(files):>6}  " + "".join(cells), flush=True)
+        name = folder if folder in FREE else f"{folder} *"
+        print(f"{name:24}{len(files):>6}  " + "".join(cells), flush=True)
         if arguments.sheets:
             arguments.sheets.mkdir(parents=True, exist_ok=True)
             sheet(rows[:8], arguments.sheets / f"{folder.replace('/', '_')}.png")
