@@ -22,7 +22,6 @@ from restain.terminal import (
     print_report,
     print_separations,
     slide_progress,
-    stage_progress,
 )
 
 if TYPE_CHECKING:
@@ -420,7 +419,7 @@ def evaluate(
         workers=workers,
         overwrite=overwrite,
     )
-    result = evaluate_folders(source, target, pairs, output, settings, progress=stage_progress)
+    result = evaluate_folders(source, target, pairs, output, settings, progress=file_progress)
     print_evaluation(result, as_json=json_)
     return 1 if result.evaluation.failures else 0
 

@@ -57,13 +57,6 @@ def file_progress(total: int, stage: str = "") -> Iterator[Any]:
         yield lambda done, of, path: bar.update(task, total=of, completed=done, description=path.name)
 
 
-@contextmanager
-def stage_progress(stage: str, total: int) -> Iterator[Any]:
-    """As `file_progress`, saying what is being done."""
-    with file_progress(total, stage) as progress:
-        yield progress
-
-
 def print_report(
     fitted: "Normalizer", results: "list[SlideResult]", failures: "list[Failure]", as_json: bool, many: bool
 ) -> None:
@@ -182,8 +175,11 @@ def print_evaluation(result: "Evaluated", as_json: bool) -> None:
     evaluation = result.evaluation
     for image, reason in evaluation.failures:
         print(f"restain: {image}: {reason}", file=sys.stderr)
+    by_reason: dict[str, list[str]] = {}
     for (suite, metric), reason in evaluation.skipped.items():
-        print(f"restain: note: no {metric} ({suite}): {reason}", file=sys.stderr)
+        by_reason.setdefault(reason, []).append(f"{metric} ({suite})")
+    for reason, metrics in by_reason.items():
+        print(f"restain: note: no {', '.join(metrics)}: {reason}", file=sys.stderr)
     if as_json:
         lines = [{k: v if v == v else None for k, v in asdict(line).items()} for line in result.lines]
         print(json.dumps({"written": [str(path) for path in result.written], "summary": lines}, indent=2))
@@ -198,7 +194,7 @@ def print_evaluation(result: "Evaluated", as_json: bool) -> None:
             arrow = "" if better is None else " ↑" if better else " ↓"
             rows.append([metric + arrow, *(_mean_cell(cells.get(method)) for method in methods)])
         if rows:
-            print(f"\n{suite}: mean ± sd over images (+ better, - worse than raw: p < 0.05, corrected)")
+            print(f"\n{suite}: mean ± sd over images (+ nearer to the target, - further than raw: p < 0.05, corrected)")
             print_columns([["", *methods], *rows])
     print(f"\n{result.written[-1]}")
 

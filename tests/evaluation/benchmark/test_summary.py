@@ -135,6 +135,27 @@ def test_slides_are_the_observations_where_they_are_known() -> None:
     assert by_image.p < 1e-6
 
 
+def test_the_sign_is_that_of_what_was_tested() -> None:
+    """Seven slides: six gain a lot on one image each, one loses a little on sixty. By slides it is a gain."""
+    slides = [*(f"s{index}" for index in range(6)), *(["s6"] * 60)]
+    raw = np.full(66, 0.5)
+    gain = np.concatenate([np.full(6, 0.1), np.full(60, -0.001)])
+    line = lines_of(rows_of({RAW: raw, "a": raw + gain}, slides=slides))["a"]
+    assert line.p < 0.05
+    assert line.difference == pytest.approx(0.1)
+    assert line.better is True
+
+
+def test_against_the_source_nothing_is_tested() -> None:
+    """The raw images are their own source: every change is worse, and that says nothing."""
+    rows = rows_of({RAW: np.ones(20), "a": np.linspace(0.9, 0.99, 20)})
+    rows = [Row(r.method, r.image, r.slide, r.suite, "ssim_source", "source", r.value) for r in rows]
+    line = lines_of(rows)["a"]
+    assert line.difference < 0
+    assert math.isnan(line.p)
+    assert line.better is None
+
+
 def test_few_images_are_not_tested() -> None:
     lines = lines_of(rows_of({RAW: np.zeros(5), "a": np.arange(1.0, 6)}))
     assert lines["a"].difference == 3

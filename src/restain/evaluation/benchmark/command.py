@@ -14,10 +14,8 @@ from restain.evaluation.benchmark.report.page import check_report, write_report
 from restain.evaluation.benchmark.samples import Sample, open_samples
 from restain.evaluation.benchmark.summary import Line, summarize
 from restain.evaluation.benchmark.tables import write_tables
-from restain.evaluation.datasets.pairs import Pair, pair_folders, read_pairs
+from restain.evaluation.datasets.pairs import Pair, pair_folders, read_pairs, single_images
 from restain.methods.base import Background
-from restain.references import find_files
-from restain.slides.batch import is_image
 
 FILES = ("metrics.csv", "metrics.parquet", "summary.csv", "evaluation.json", "report.html")
 """What is written beside the folder of registrations."""
@@ -57,7 +55,7 @@ def evaluate_folders(
     output: Path,
     settings: EvaluateSettings,
     *,
-    progress: Callable[[str, int], AbstractContextManager[Any]],
+    progress: Callable[[int, str], AbstractContextManager[Any]],
 ) -> Evaluated:
     """Evaluate methods on the images of a folder, against registered targets where a second folder has them.
 
@@ -67,11 +65,12 @@ def evaluate_folders(
         table: csv of pairs; None to pair by name.
         output: folder to write to.
         settings: how.
-        progress: gives, for a stage and a number of images, a context with what is called after each.
+        progress: gives, for a number of images and what is done with them, a context with what is called after each.
 
     Raises:
         InputError, OutputError: what was asked for cannot be done; nothing was measured.
     """
+    _check_weights(settings.options)
     _check_output(output, [source, *([target] if target else [])], settings.overwrite)
     pairs = _plan(source, target, table, output)
     reference = settings.reference if settings.reference is not None or target is None else _targets(pairs)
@@ -83,12 +82,12 @@ def evaluate_folders(
     if target is None:
         samples = [Sample(pair.name, pair.source) for pair in pairs]
     else:
-        with progress("registering", len(pairs)) as report:
+        with progress(len(pairs), "registering") as report:
             samples, outcomes = open_samples(pairs, output / "registration", workers=settings.workers, progress=report)
         failed = [(outcome.pair.name, outcome.reason) for outcome in outcomes]
         if not samples:
             raise InputError(f"none of {len(pairs)} pairs could be read; {failed[0][0]}: {failed[0][1]}")
-    with progress("measuring", len(samples)) as report:
+    with progress(len(samples), "measuring") as report:
         evaluation = evaluate(
             samples,
             contenders,
@@ -105,7 +104,7 @@ def evaluate_folders(
     lines = summarize(evaluation.rows)
     written = write_tables(output, evaluation, lines, overwrite=settings.overwrite)
     page = output / "report.html"
-    with progress("drawing", settings.examples) as report:
+    with progress(settings.examples, "drawing") as report:
         write_report(page, evaluation, lines, examples=settings.examples, overwrite=settings.overwrite, progress=report)
     return Evaluated(evaluation, lines, [*written, page])
 
@@ -126,18 +125,21 @@ def _plan(source: Path, target: Path | None, table: Path | None, output: Path) -
     if target is None:
         if table is not None:
             raise InputError("got --pairs without --target; the csv names files in both folders")
-        if not source.is_dir():
-            raise InputError(f"{source} is not a folder; wanted a folder of images")
-        files = [path for path in find_files(source) if is_image(path)]
-        if not files:
-            raise InputError(f"{source} holds no images")
-        return [Pair(path.relative_to(source).as_posix(), path, path) for path in files]
+        return single_images(source, without=output)
     if table is not None:
         return read_pairs(table, source, target)
     pairs, alone = pair_folders(source, target, without=output)
     if alone:
         warnings.warn(f"{len(alone)} images have no partner and are left out, {alone[0]} for one", stacklevel=2)
     return pairs
+
+
+def _check_weights(options: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise `InputError` for weights that were named and are not there, before any work is done."""
+    for label, given in options.items():
+        path = given.get("weights")
+        if path is not None and not Path(path).is_file():
+            raise InputError(f"{path} is not a file; wanted the weights for {label}")
 
 
 def _targets(pairs: Sequence[Pair]) -> list[Path]:

@@ -19,7 +19,6 @@ from restain.color.histogram import ColorHistogram
 from restain.color.images import RGB8
 from restain.errors import EstimateWarning, InputError, RestainError
 from restain.evaluation.benchmark.contenders import Contender
-from restain.evaluation.benchmark.rectangle import largest_rectangle
 from restain.evaluation.benchmark.samples import Pixels, Progress, Sample
 from restain.evaluation.metrics import SUITES, SuiteResult, run_cohort, run_suite
 from restain.methods.base import Appearance
@@ -114,6 +113,8 @@ def evaluate(
     for suite in suites:
         if suite not in SUITES:
             raise InputError(f"there is no suite {suite!r}; there are {', '.join(SUITES)}")
+    if len(set(suites)) < len(suites):
+        raise InputError(f"got the suites {', '.join(suites)}; wanted each of them once")
     if not samples or not contenders or not suites:
         raise InputError("got no samples, contenders or suites; wanted at least one of each")
     options = options or {}
@@ -127,6 +128,8 @@ def evaluate(
             return _measure(sample, contenders, suites, options, together)
         except (RestainError, OSError, MemoryError) as error:
             return str(error) or type(error).__name__
+        except Exception as error:  # whatever it is, it must not cost the other images
+            return f"unforeseen {type(error).__name__}: {error}"
 
     rows: list[Row] = []
     skipped: dict[tuple[str, str], str] = {}
@@ -227,9 +230,8 @@ def _masked_or_cropped(
         )
     ]
     if cropped:
-        assert pixels.mask is not None
         assert pixels.target is not None
-        rectangle = largest_rectangle(pixels.mask)
+        rectangle = pixels.rectangle
         results.append(
             run_suite(
                 cropped,
@@ -299,10 +301,10 @@ def _estimate_together(samples: Sequence[Sample], contenders: Sequence[Contender
 def _histograms(samples: Sequence[Sample]) -> Iterator[ColorHistogram]:
     for sample in samples:
         try:
-            pixels = sample.read()
+            source = sample.read_source()
         except (RestainError, OSError):
             continue  # it is reported when it is to be measured
-        yield ColorHistogram.from_image(pixels.source)
+        yield ColorHistogram.from_image(source)
 
 
 @dataclass(frozen=True)
@@ -318,21 +320,21 @@ class _Outputs:
 
     def __iter__(self) -> Iterator[RGB8]:
         for sample in self.samples:
-            source = sample.read().source
+            source = sample.read_source()
             appearance = self.together.get(self.contender.name) or self.contender.estimate(source)
             yield self.contender.apply(source, appearance)
 
 
 @dataclass(frozen=True)
 class _Targets:
-    """The targets of the pairs, in the sources' frames."""
+    """The target files as they are: warped ones have white borders, and are blurred by interpolation."""
 
     samples: Sequence[Sample]
 
     def __len__(self) -> int:
-        return sum(sample.paired for sample in self.samples)
+        return sum(sample.target is not None for sample in self.samples)
 
     def __iter__(self) -> Iterator[RGB8]:
         for sample in self.samples:
-            if sample.paired and (target := sample.read().target) is not None:
-                yield target
+            if sample.target is not None:
+                yield sample.read_target()

@@ -5,12 +5,15 @@ A sample reads its files when it is asked for pixels and keeps none, so that a t
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from restain.color.images import RGB8
+from restain.errors import InputError
+from restain.evaluation.benchmark.rectangle import largest_rectangle
 from restain.evaluation.datasets.pairs import Pair
 from restain.evaluation.registration.files import Outcome, read_picture, register_files
 from restain.evaluation.registration.result import Registration
@@ -31,6 +34,11 @@ class Pixels:
     source: RGB8
     target: RGB8 | None = None
     mask: NDArray[np.bool_] | None = None
+
+    @cached_property
+    def rectangle(self) -> tuple[slice, slice]:
+        """The largest rectangle inside the mask, for metrics that take none; all of it without one."""
+        return np.s_[:, :] if self.mask is None else largest_rectangle(self.mask)
 
 
 @dataclass(frozen=True)
@@ -58,13 +66,23 @@ class Sample:
         """Whether pixels can be compared with the target's."""
         return self.registration is not None and not self.reason
 
+    def read_source(self) -> RGB8:
+        """The source's pixels (H, W, 3) uint8."""
+        return np.ascontiguousarray(read_picture(self.source)[..., :3])
+
+    def read_target(self) -> RGB8:
+        """The target's pixels (h, w, 3) uint8, as they are in its file."""
+        if self.target is None:
+            raise InputError(f"{self.name} has no target")
+        return np.ascontiguousarray(read_picture(self.target)[..., :3])
+
     def read(self) -> Pixels:
-        """Read the files.
+        """Read the files; the target in the source's frame.
 
         Raises:
             SlideError, FormatError, InputError: a file cannot be read.
         """
-        source = np.ascontiguousarray(read_picture(self.source)[..., :3])
+        source = self.read_source()
         if not self.paired:
             return Pixels(source)
         assert self.target is not None

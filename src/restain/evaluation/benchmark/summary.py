@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +31,9 @@ class Line:
         low, high: 95 % bootstrap interval of the mean (percentiles); NaN for fewer than two images.
         count, missing: images with a finite value, and without.
         resampled: what the bootstrap drew: "slides", "images", or "" where there is none.
-        difference: median of the paired differences to the raw images; NaN without.
-        p: two-sided Wilcoxon signed-rank test of these differences; NaN where there are fewer than `LEAST_PAIRS`.
+        difference: median of the paired differences to the raw images, or of their means over slides; NaN without.
+        p: two-sided Wilcoxon signed-rank test of these differences; NaN where there are fewer than `LEAST_PAIRS`, and
+            for comparisons with the source, by which the raw images are perfect and every change is worse.
         p_holm: the same, corrected for the number of methods (Holm 1979).
         tested: what counts as one observation in the test: "slides", "images", or "" where there is none.
         rank: mean rank among methods over the images that all have (1 is best); NaN where neither way is better.
@@ -129,28 +130,42 @@ def _interval(rows: Sequence[Row], seed: int) -> tuple[float, float, str]:
     return float(low), float(high), resampled
 
 
-def _against_raw(rows: Sequence[Row], raw: Sequence[Row]) -> tuple[float, float, str]:
-    """Median difference to the raw images, the p of Wilcoxon's signed-rank test, and what was tested.
+def observations(rows: Sequence[Row]) -> dict[str, float]:
+    """The values of one method by one metric, by what counts as one observation.
 
-    Where every image's slide is known and there are enough of them, a slide is one observation: the mean difference of
-    its images, which are alike.
+    Where every image's slide is known and there are enough of them, that is a slide: the mean of its images, which are
+    alike. Otherwise it is an image.
     """
+    slides = {row.slide for row in rows}
+    if "" in slides or len(slides) < LEAST_SLIDES:
+        return {row.image: row.value for row in rows}
+    by_slide: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        by_slide[row.slide].append(row.value)
+    return {slide: float(np.mean(values)) for slide, values in sorted(by_slide.items())}
+
+
+def _against_raw(rows: Sequence[Row], raw: Sequence[Row]) -> tuple[float, float, str]:
+    """Median difference to the raw images, the p of Wilcoxon's signed-rank test of it, and what was tested."""
     before = {row.image: row.value for row in raw if row.image != COHORT}
-    pairs = [(row.slide, row.value - before[row.image]) for row in rows if row.image in before]
-    pairs = [(slide, difference) for slide, difference in pairs if math.isfinite(difference)]
-    if not pairs or rows[0].method == RAW:
+    differences = [replace(row, value=row.value - before[row.image]) for row in rows if row.image in before]
+    differences = [row for row in differences if math.isfinite(row.value)]
+    if not differences or rows[0].method == RAW:
         return math.nan, math.nan, ""
-    differences = np.array([difference for _, difference in pairs])
-    median = float(np.median(differences))
-    slides, tested = sorted({slide for slide, _ in pairs}), "images"
-    if "" not in slides and len(slides) >= LEAST_SLIDES:
-        means = [np.mean([difference for own, difference in pairs if own == slide]) for slide in slides]
-        differences, tested = np.array(means), "slides"
-    if np.count_nonzero(differences) < LEAST_PAIRS:
+    observed = observations(differences)
+    values = np.array(list(observed.values()))
+    median = float(np.median(values))
+    if np.count_nonzero(values) < LEAST_PAIRS or _of_source(rows[0]):
         return median, math.nan, ""
     from scipy.stats import wilcoxon
 
-    return median, float(wilcoxon(differences).pvalue), tested
+    tested = "images" if observed.keys() == {row.image for row in differences} else "slides"
+    return median, float(wilcoxon(values).pvalue), tested
+
+
+def _of_source(row: Row) -> bool:
+    """Whether the raw images are compared with themselves: then any change is worse, and a test says nothing."""
+    return row.against == "source"
 
 
 def _holm(p: dict[str, float]) -> dict[str, float]:

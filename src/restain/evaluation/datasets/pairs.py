@@ -66,6 +66,22 @@ def pair_folders(
     return pairs, alone
 
 
+def single_images(folder: str | os.PathLike[str], *, without: Path | None = None) -> list[Pair]:
+    """The images of a folder without partners, each paired with itself, named as `pair_folders` names pairs.
+
+    Args:
+        folder: searched through.
+        without: a folder to leave out, such as that of earlier outputs.
+
+    Raises:
+        InputError: it is no folder, holds no images, or two of them differ by extension only.
+    """
+    pairs = [Pair(name, path, path) for name, path in _by_name(Path(folder), without).items()]
+    if not pairs:
+        raise InputError(f"{folder} holds no images")
+    return pairs
+
+
 def read_pairs(
     table: str | os.PathLike[str], source: str | os.PathLike[str], target: str | os.PathLike[str]
 ) -> list[Pair]:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from restain.evaluation.benchmark.contenders import RAW
-from restain.evaluation.benchmark.measure import Row
+from restain.evaluation.benchmark.measure import COHORT, Row
 from restain.evaluation.benchmark.report.words import Words, entry_of, words_for
-from restain.evaluation.benchmark.summary import Line
+from restain.evaluation.benchmark.summary import Line, observations
 
 Status = Literal["better", "worse", "same", "unclear", "untested"]
 """Against the raw images: "same" where most images have the very same value, "unclear" where a test found no
@@ -18,7 +18,7 @@ SIGNIFICANT = 0.05
 """As in `Line.better`."""
 
 FIRST = {
-    "target": ("ssim", "psnr", "lpips", "stain_angle", "fid"),
+    "target": ("ssim", "psnr", "lpips", "stain_angle"),
     "source": ("gradient_correlation", "ssim", "pcc", "ssim_stretched"),
 }
 """Metrics that sentences are about, where they were measured: a table of twenty says no more than the first few."""
@@ -34,9 +34,9 @@ class Duel:
     behind: float
     """How far the other's mean is behind, not negative."""
     nearer: int
-    """Images on which the leader is better."""
+    """Images, or slides where they are the observations, on which the leader is better."""
     count: int
-    """Images on which they differ; 0 where that is not known."""
+    """Those on which they differ; 0 where that is not known."""
     told_apart: bool
     """Whether a sign test at 5 % tells them apart; without the images' values, whether they are an sd apart."""
 
@@ -135,9 +135,10 @@ def _standing(suite: str, metric: str, lines: Mapping[str, Line], rows: Sequence
     ordered = sorted(measured, key=lambda name: -sign * measured[name].mean)
     leader = ordered[0]
     values: dict[str, dict[str, float]] = {}
-    for row in rows:
-        if (row.suite, row.metric) == (suite, metric) and math.isfinite(row.value):
-            values.setdefault(row.method, {})[row.image] = sign * row.value
+    own = [row for row in rows if (row.suite, row.metric) == (suite, metric) and row.image != COHORT]
+    for method in lines:
+        finite = [row for row in own if row.method == method and math.isfinite(row.value)]
+        values[method] = {name: sign * value for name, value in observations(finite).items()}
     duels = [_duel(measured[leader], measured[other], values) for other in ordered[1:]]
     return Standing(suite, metric, words_for(suite, metric), lines, leader, duels)
 
@@ -145,7 +146,7 @@ def _standing(suite: str, metric: str, lines: Mapping[str, Line], rows: Sequence
 def _duel(leader: Line, other: Line, values: Mapping[str, Mapping[str, float]]) -> Duel:
     behind = abs(leader.mean - other.mean)
     first, second = values.get(leader.method, {}), values.get(other.method, {})
-    differences = [first[image] - second[image] for image in first if image in second]
+    differences = [first[name] - second[name] for name in first if name in second]
     nearer, count = sum(d > 0 for d in differences), sum(d != 0 for d in differences)
     if differences:
         from scipy.stats import binomtest
