@@ -179,7 +179,9 @@ def print_evaluation(result: "Evaluated", as_json: bool) -> None:
     for (suite, metric), reason in evaluation.skipped.items():
         by_reason.setdefault(reason, []).append(f"{metric} ({suite})")
     for reason, metrics in by_reason.items():
-        print(f"restain: note: no {', '.join(metrics)}: {reason}", file=sys.stderr)
+        # The metrics speak of their own argument; here it is an option.
+        option = "--lpips-weights FILE" if "lpips" in metrics[0] else "--fid-weights FILE"
+        print(f"restain: note: no {', '.join(metrics)}: {reason.replace('weights=…', option)}", file=sys.stderr)
     if as_json:
         lines = [{k: v if v == v else None for k, v in asdict(line).items()} for line in result.lines]
         print(json.dumps({"written": [str(path) for path in result.written], "summary": lines}, indent=2))
