@@ -11,11 +11,11 @@ Cytology is normalized to the profile "pap", everything else to "he". `--sheets`
 """
 
 import argparse
-import os
 import warnings
 from pathlib import Path
 
 import numpy as np
+from common import data_folder, print_header
 from PIL import Image
 
 import restain
@@ -77,10 +77,12 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=12, help="files a folder, evenly chosen")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    data = Path(os.environ.get("RESTAIN_DATA") or Path(__file__).parents[2] / "shared" / "data")
-    if not data.is_dir():
+    data = data_folder()
+    if data is None:
         print("no data folder: set RESTAIN_DATA")
         return
+    folders = FREE if arguments.free else FOLDERS
+    print_header("Every method on real tissue", f"{len(folders)} folders, at most {arguments.most} files each")
     fitted = {
         profile: {
             name: (method().fit(profile), method(background="keep").fit(profile))
@@ -92,7 +94,7 @@ def main() -> None:
     print(f"{'folder':24}{'files':>6}  " + "".join(f"{name:>26}" for name in fitted["he"]))
     print(f"{'':32}" + "".join(f"{'fallback match keep':>26}" for _ in fitted["he"]))
     worst = 0.0
-    for folder in FREE if arguments.free else FOLDERS:
+    for folder in folders:
         files = sorted(p for p in (data / folder).rglob("*") if is_image(p))
         files = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, arguments.most).astype(int))]
         methods = fitted["pap" if folder.startswith(CYTOLOGY) else "he"]
