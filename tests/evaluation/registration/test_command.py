@@ -5,7 +5,7 @@ import json
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from PIL import Image
 
 from restain import cli
 from restain.evaluation.datasets.pairs import Pair
-from restain.evaluation.registration import Registration, register
+from restain.evaluation.registration import Registration, RegistrationSettings, register
 from restain.evaluation.registration.files import register_files
 
 from . import planting
@@ -158,6 +158,70 @@ def test_overwriting_does_all_again(here: Path, run: Run) -> None:
     Image.fromarray(planting.phantom_picture(9, 128)).save(here / "B/x.png")
     assert run("A", "B", "-o", "out", "--overwrite").code == 1
     assert not {"x.png", "x.mask.png"} & set(contents("out"))  # it is rejected now
+
+
+def replace_by_another_pair(here: Path, name: str = "x") -> None:
+    """Other tissue under the names of a pair that was registered; it is shifted, too, and accepted."""
+    source, target, _ = planting.planted(planting.phantom_picture(20, 200), 20, size=128, shift=(-6.0, 5.0))
+    Image.fromarray(source).save(here / f"A/{name}.png")
+    Image.fromarray(target).save(here / f"B/{name}.png")
+
+
+def test_other_pictures_of_the_same_names_are_not_taken_for_the_old_ones(here: Path, run: Run) -> None:
+    run("A", "B", "-o", "out")
+    first = contents("out")
+    replace_by_another_pair(here)
+    outcome = run("A", "B", "-o", "out")
+    assert outcome.code == 1
+    assert outcome.out.startswith("1 pairs registered, 1 failed")
+    said = next(line for line in outcome.err.splitlines() if "x failed" in line)
+    assert said.endswith("was made from other pictures or settings; pass --overwrite to do it again")
+    after = contents("out")
+    assert {name: after[name] for name in first if name != "registration.csv"} == {
+        name: data for name, data in first.items() if name != "registration.csv"
+    }
+    assert run("A", "B", "-o", "out", "--overwrite").code == 0
+    x = next(row for row in table() if row["name"] == "x")
+    assert (float(x["shift_x"]), float(x["shift_y"])) == pytest.approx((-6.0, 5.0), abs=0.1)
+    assert run("A", "B", "-o", "out").code == 2  # done
+
+
+def test_another_known_shift_or_other_settings_are_something_else(here: Path) -> None:
+    pair = Pair("x", here / "A/x.png", here / "B/x.png")
+
+    def status(pair: Pair, settings: RegistrationSettings | None = None) -> tuple[str, bool]:
+        (outcome,) = register_files([pair], here / "out", settings)
+        return outcome.status, outcome.kept
+
+    assert [status(pair), status(pair)] == [("accepted", False), ("accepted", True)]
+    assert status(replace(pair, shift=SHIFT)) == ("failed", False)
+    assert status(pair, RegistrationSettings(flow_rounds=1)) == ("failed", False)
+    assert status(replace(pair, source=pair.target, target=pair.source)) == ("failed", False)
+    assert status(pair) == ("accepted", True)
+
+
+def test_a_registration_that_does_not_say_what_it_is_of_is_not_trusted(here: Path) -> None:
+    pair, path = Pair("x", here / "A/x.png", here / "B/x.png"), here / "out/x.safetensors"
+    list(register_files([pair], here / "out"))
+    replace(Registration.load(path), made_from="").save(path)
+    assert [outcome.status for outcome in register_files([pair], here / "out")] == ["failed"]
+
+
+def test_only_what_is_stale_or_damaged_is_done_again_where_fresh_ones_are_kept(here: Path) -> None:
+    pairs = [Pair(name, here / f"A/{name}.png", here / f"B/{name}.png") for name in ("x", "deep/y")]
+
+    def kept() -> list[tuple[str, bool]]:
+        outcomes = register_files(pairs, here / "out", overwrite=True, keep_fresh=True)
+        return [(outcome.status, outcome.kept) for outcome in outcomes]
+
+    assert kept() == [("accepted", False)] * 2
+    old = contents("out")
+    replace_by_another_pair(here)
+    assert kept() == [("accepted", False), ("accepted", True)]
+    assert contents("out")["x.png"] != old["x.png"]
+    (here / "out/deep/y.safetensors").write_text("words")
+    assert kept() == [("accepted", True), ("accepted", False)]
+    assert contents("out")["deep/y.safetensors"] == old["deep/y.safetensors"]
 
 
 def test_a_file_in_the_way_is_not_replaced(here: Path, run: Run) -> None:

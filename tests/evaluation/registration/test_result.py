@@ -1,5 +1,6 @@
 """A saved registration is the registration, warps are where they should be, and damaged files are told."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def shifted(x: float, y: float, size: tuple[int, int] = (130, 100)) -> Registrat
 
 
 def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
-    made = register(IMAGE, np.roll(IMAGE, (2, 3), (0, 1)))
+    made = replace(register(IMAGE, np.roll(IMAGE, (2, 3), (0, 1))), made_from="ab12")
     made.save(tmp_path / "r.safetensors")
     loaded = Registration.load(tmp_path / "r.safetensors")
     assert made.accepted
@@ -38,6 +39,7 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
         assert getattr(loaded, name).tobytes() == getattr(made, name).tobytes()
         assert getattr(loaded, name).dtype == getattr(made, name).dtype
     assert (loaded.quality, loaded.reason, loaded.settings) == (made.quality, made.reason, made.settings)
+    assert loaded.made_from == "ab12"
     assert (loaded.source_size, loaded.target_size) == ((130, 100), (130, 100))
     assert np.array_equal(loaded.warp(IMAGE), made.warp(IMAGE))
 

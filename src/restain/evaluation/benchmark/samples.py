@@ -92,21 +92,33 @@ class Sample:
 
 
 def open_samples(
-    pairs: Sequence[Pair], folder: Path, *, workers: int | None = None, progress: Progress | None = None
+    pairs: Sequence[Pair],
+    folder: Path,
+    *,
+    overwrite: bool = False,
+    workers: int | None = None,
+    progress: Progress | None = None,
 ) -> tuple[list[Sample], list[Outcome]]:
     """Register pairs, each once, and keep the registrations in a folder: what is there already is used again.
+
+    A registration that was made from other pictures than are there now is never used.
 
     Args:
         pairs: from `restain.evaluation.datasets`.
         folder: of the registrations, as `restain register` writes it.
+        overwrite: do again the registrations that were made from other pictures or settings, and those only; without,
+            their pairs fail.
         workers: threads.
         progress: called after each pair.
 
     Returns:
-        Samples, those of rejected pairs without a target to compare; and the pairs whose files could not be read.
+        Samples, those of rejected pairs without a target to compare; and the pairs whose files could not be read,
+        or whose registrations were made from others.
     """
     samples, failed = [], []
-    for outcome in register_files(pairs, folder, workers=workers, progress=progress):
+    for outcome in register_files(
+        pairs, folder, overwrite=overwrite, keep_fresh=True, workers=workers, progress=progress
+    ):
         pair = outcome.pair
         if outcome.status == "failed":
             failed.append(outcome)

@@ -41,7 +41,7 @@ def register_folders(
     pairs, alone = plan_pairs(source, target, output, table)
     if preview is not None:
         check_preview(preview, overwrite)
-    if not overwrite and all(is_done(outputs_of(pair, output)) for pair in pairs):
+    if not overwrite and all(is_done(pair, outputs_of(pair, output)) for pair in pairs):
         raise OutputError(f"all {len(pairs)} pairs are done already; pass --overwrite to do them again")
     if alone:
         warnings.warn(f"{len(alone)} images have no partner and are left out, {alone[0]} for one", stacklevel=2)

@@ -2,21 +2,24 @@
 
 Of a pair NAME the folder gets `NAME.safetensors`, its registration, and, where it is accepted, `NAME.png`, the target
 in the source's frame, and `NAME.mask.png`, white where the two may be compared. The registration is written first and
-each file in one step, so that a run that was stopped goes on where it was.
+each file in one step, so that a run that was stopped goes on where it was. It holds a digest of what it was made from:
+names say nothing of what is in the files, and a registration of other pictures would give plausible wrong numbers.
 """
 
+import hashlib
+import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from restain.errors import FormatError, InputError, OutputError, RestainError
+from restain.errors import FormatError, InputError, OutputError, RestainError, SlideError
 from restain.evaluation.datasets.pairs import Pair, pair_folders, read_pairs
 from restain.evaluation.registration.opencv import opencv
 from restain.evaluation.registration.quality import Quality
@@ -95,16 +98,21 @@ def register_files(
     settings: RegistrationSettings | None = None,
     *,
     overwrite: bool = False,
+    keep_fresh: bool = False,
     workers: int | None = None,
     progress: Callable[[int, int, Path], None] | None = None,
 ) -> Iterator[Outcome]:
     """Register pairs into a folder, in order; one that fails gives an outcome that says so, and the rest goes on.
 
+    What is there already is used again where it was made from the same files, known shift and settings. Where it was
+    made from others, or does not say from what, the pair fails unless `overwrite` is given.
+
     Args:
         pairs: from `plan_pairs`.
         output: the folder to write to; made where it is missing.
-        settings: how; None for the defaults. They do not touch what is there already.
+        settings: how; None for the defaults.
         overwrite: do again what is there already.
+        keep_fresh: with `overwrite`, do again only what was made from something else, or cannot be read.
         workers: threads; None for one a core. The result does not depend on it.
         progress: called with how many are done, of how many, and the last one's source.
     """
@@ -113,7 +121,7 @@ def register_files(
 
     def job(pair: Pair) -> Outcome:
         try:
-            return _register_file(pair, outputs_of(pair, output), settings, overwrite)
+            return _register_file(pair, outputs_of(pair, output), settings, overwrite, keep_fresh)
         except (RestainError, OSError, MemoryError) as error:
             return Outcome(pair, outputs_of(pair, output), "failed", str(error) or type(error).__name__)
         except Exception as error:  # whatever it is, it must not cost the other pairs
@@ -126,16 +134,31 @@ def register_files(
             yield outcome
 
 
-def is_done(outputs: Outputs) -> bool:
-    """Whether all of a pair's files are there; a rejected pair has only its registration."""
+def is_done(pair: Pair, outputs: Outputs, settings: RegistrationSettings | None = None) -> bool:
+    """Whether all of a pair's files are there, made from what it is now; a rejected pair has only its registration."""
     if not outputs.registration.exists():
         return False
-    if outputs.aligned.exists() and outputs.mask.exists():
-        return True
     try:
-        return not Registration.load(outputs.registration).accepted
-    except FormatError:  # told when it is this pair's turn
+        saved = Registration.load(outputs.registration)
+        return _is_whole(saved, outputs) and saved.made_from == digest_of(pair, settings or RegistrationSettings())
+    except (FormatError, SlideError):  # told when it is this pair's turn
         return False
+
+
+def digest_of(pair: Pair, settings: RegistrationSettings) -> str:
+    """What a registration is made from: SHA-256 of both files' bytes, the shift that is known, and the settings.
+
+    Raises:
+        SlideError: a file cannot be read.
+    """
+    digest = hashlib.sha256(json.dumps([pair.shift, asdict(settings)], sort_keys=True).encode())
+    for path in (pair.source, pair.target):
+        try:
+            with path.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+        except OSError as error:
+            raise SlideError(f"{path} cannot be read ({error.strerror or error})") from error
+    return digest.hexdigest()
 
 
 def read_picture(path: Path) -> NDArray[np.uint8]:
@@ -152,32 +175,61 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
     return pixels if known is None else np.dstack([pixels, known.astype(np.uint8) * np.uint8(255)])
 
 
-def _register_file(pair: Pair, outputs: Outputs, settings: RegistrationSettings, overwrite: bool) -> Outcome:
+def _register_file(
+    pair: Pair, outputs: Outputs, settings: RegistrationSettings, overwrite: bool, keep_fresh: bool
+) -> Outcome:
     start = time.perf_counter()
-    kept = not overwrite and is_done(outputs)
+    result = None if overwrite and not keep_fresh else _saved(pair, outputs, settings, overwrite)
+    kept = result is not None and _is_whole(result, outputs)
     target = None if kept else read_picture(pair.target)
-    if not overwrite and outputs.registration.exists():
-        result = Registration.load(outputs.registration)
-    else:
-        outputs.registration.parent.mkdir(parents=True, exist_ok=True)
+    if result is None:
         result = register(read_picture(pair.source), target, settings, shift=pair.shift)
+        result = replace(result, made_from=digest_of(pair, settings))
+        outputs.registration.parent.mkdir(parents=True, exist_ok=True)
+        if overwrite:  # first, or a run stopped in between would leave the new registration beside the old pictures
+            for path in (outputs.aligned, outputs.mask):
+                path.unlink(missing_ok=True)
         result.save(outputs.registration, overwrite=overwrite)
     if target is not None and result.accepted:
         mask = result.mask.astype(np.uint8) * np.uint8(255)
         for path, pixels in ((outputs.aligned, result.warp(target)), (outputs.mask, mask)):
-            if overwrite or not path.exists():
-                _write_png(path, pixels, overwrite)
-    elif overwrite:  # of an earlier run that accepted the pair
-        for path in (outputs.aligned, outputs.mask):
-            path.unlink(missing_ok=True)
+            if not path.exists():
+                _write_png(path, pixels)
     seconds = time.perf_counter() - start
     status: Status = "accepted" if result.accepted else "rejected"
     return Outcome(pair, outputs, status, result.reason, result.quality, _shift_of(result), kept, seconds)
 
 
-def _write_png(path: Path, pixels: NDArray[np.uint8], overwrite: bool) -> None:
+def _saved(pair: Pair, outputs: Outputs, settings: RegistrationSettings, overwrite: bool) -> Registration | None:
+    """The registration that is there, if it may be used; None where it is to be made.
+
+    Raises:
+        OutputError: it was made from something else, and may not be replaced. FormatError: it is damaged, likewise.
+    """
+    if not outputs.registration.exists():
+        return None
+    try:
+        saved = Registration.load(outputs.registration)
+    except FormatError:
+        if overwrite:
+            return None
+        raise
+    if saved.made_from == digest_of(pair, settings):
+        return saved
+    if overwrite:
+        return None
+    raise OutputError(
+        f"{outputs.registration} was made from other pictures or settings; pass --overwrite to do it again"
+    )
+
+
+def _is_whole(saved: Registration, outputs: Outputs) -> bool:
+    return not saved.accepted or (outputs.aligned.exists() and outputs.mask.exists())
+
+
+def _write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
     data = encode_image(pixels, ".png", None)
-    write_atomically(path, lambda stream: stream.write(data), overwrite=overwrite)
+    write_atomically(path, lambda stream: stream.write(data), overwrite=False)
 
 
 def _shift_of(result: Registration) -> tuple[float, float]:

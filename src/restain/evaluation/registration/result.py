@@ -42,6 +42,8 @@ class Registration:
     """Why the pair is rejected, in a few words; empty where it is accepted."""
     settings: RegistrationSettings
     """How it was registered."""
+    made_from: str = ""
+    """SHA-256 digest of the files it was made from, as `restain register` keeps it; empty where none was given."""
 
     @property
     def accepted(self) -> bool:
@@ -96,6 +98,7 @@ class Registration:
             "quality": asdict(self.quality),
             "reason": self.reason,
             "settings": asdict(self.settings),
+            "made_from": self.made_from,
         }
         save_arrays(path, KIND, arrays, facts, overwrite=overwrite)
 
@@ -135,4 +138,5 @@ def _from_file(arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> 
     mask = np.unpackbits(arrays["mask"], count=width * height).reshape(height, width).astype(np.bool_)
     known = {field.name for field in fields(RegistrationSettings)}
     settings = RegistrationSettings(**{name: value for name, value in facts["settings"].items() if name in known})
-    return Registration(matrix, flow, mask, (wide, tall), Quality(**facts["quality"]), str(facts["reason"]), settings)
+    quality, reason, made_from = Quality(**facts["quality"]), str(facts["reason"]), str(facts.get("made_from", ""))
+    return Registration(matrix, flow, mask, (wide, tall), quality, reason, settings, made_from)
