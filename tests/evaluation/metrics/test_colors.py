@@ -128,6 +128,18 @@ def test_the_angle_between_planted_stains() -> None:
     assert stain_angle(images[0], images[2]) < 3
 
 
+def test_what_lies_outside_the_mask_of_a_registered_reference_does_not_count() -> None:
+    scanner = Scanner(white=(236.0, 231.0, 228.0), noise=1.0)
+    reference = make_phantom(256, 256, seed=1, stain_matrix=STAINS_A, scanner=scanner).image
+    image = make_phantom(256, 256, seed=1, stain_matrix=STAINS_B, scanner=scanner).image
+    mask = np.zeros((256, 256), bool)
+    mask[:, 80:] = True
+    warped = np.where(mask[..., None], reference, np.uint8(255))
+    assert stain_angle(warped, image) != stain_angle(reference, image)
+    assert stain_angle(warped, image, mask) == stain_angle(reference[:, 80:], image[:, 80:])
+    assert stain_angle(reference[:200], image, mask) == stain_angle(reference[:200], image[:, 80:])  # of another size
+
+
 def test_angles_by_hand() -> None:
     first = [[1, 1, 0], [0, 1, 1]]
     second = [[1, 0, 0], [0, 0, 1]]

@@ -23,7 +23,9 @@ def stain_angle(reference: Any, image: Any, mask: Any = None) -> float:
     Args:
         reference: (H, W, 3) uint8, of any size.
         image: (H, W, 3) uint8, of any size.
-        mask: (H, W) bool, of the image's size: the pixels of the *image* to measure. The reference is taken whole.
+        mask: (H, W) bool, of the image's size: the pixels to measure. It holds for the reference too where that has
+            the image's size, as a registered target does: outside the mask a warped target is filled with white, which
+            would be taken for its glass. A reference of another size is taken whole.
 
     Returns:
         Degrees in 0..90; NaN where an image holds too little stained tissue to be measured.
@@ -31,9 +33,9 @@ def stain_angle(reference: Any, image: Any, mask: Any = None) -> float:
     Raises:
         InputError: an image or the mask is not what was wanted.
     """
-    pixels = checked_rgb(image)
-    where = checked_mask(mask, pixels.shape[:2])
-    matrices = [_estimated(checked_rgb(reference, "reference"), None), _estimated(pixels, where)]
+    first, second = checked_rgb(reference, "reference"), checked_rgb(image)
+    where = checked_mask(mask, second.shape[:2])
+    matrices = [_estimated(first, where if first.shape == second.shape else None), _estimated(second, where)]
     if any(matrix is None for matrix in matrices):
         return float("nan")
     return float(stain_vector_angles(*matrices).mean())
