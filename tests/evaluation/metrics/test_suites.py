@@ -85,6 +85,17 @@ def test_missing_weights_are_told(pair: Pair, tmp_path) -> None:
     assert "there is no file" in result.skipped["lpips_target"]
 
 
+def test_damaged_weights_cost_their_own_line_only(pair: Pair, tmp_path) -> None:
+    pytest.importorskip("torch")
+    (tmp_path / "damaged.pth").write_text("these are words")
+    options = {"lpips_target": {"weights": tmp_path / "damaged.pth"}}
+    result = run_suite("toolkit", pair[1], source=pair[0], target=pair[0], options=options)
+    assert "no weights file" in result.skipped["lpips_target"]
+    assert {"ssim_source", "gradient_correlation", "nmi"} <= set(result.values)
+    fid = run_cohort("toolkit", list(pair), targets=list(pair), options={"fid_target": options["lpips_target"]})
+    assert "no weights file" in fid.skipped["fid_target"]
+
+
 def test_small_images_lose_only_what_needs_large_ones(pair: Pair) -> None:
     result = run_suite("stst", pair[1][:64, :64], target=pair[0][:64, :64])
     assert set(result.skipped) == {"ms_ssim_stst", "ms_ssim"}

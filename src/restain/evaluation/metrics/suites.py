@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from restain.errors import InputError, WeightsUnavailable
+from restain.errors import FormatError, InputError, WeightsUnavailable
 from restain.evaluation.metrics.catalogue import METRICS, Metric
 from restain.evaluation.metrics.inputs import checked_mask, checked_pair, checked_rgb
 
@@ -146,7 +146,7 @@ def run_suite(
 
     Returns:
         Numbers, and reasons for those that there are none of: a reference that was not given, an image too small for
-        one of the metrics, weights that are not at hand, an extra that is not installed.
+        one of the metrics, weights that are not at hand or damaged, an extra that is not installed.
 
     Raises:
         InputError: there is no such suite, label or metric; an image is not (H, W, 3) uint8; sizes differ.
@@ -243,7 +243,7 @@ def _compute(
 ) -> None:
     try:
         values[label] = float(metric.function(*images, **arguments))
-    except (InputError, WeightsUnavailable, ImportError) as error:  # the images themselves are checked before
+    except (InputError, FormatError, WeightsUnavailable, ImportError) as error:  # the images are checked before
         skipped[label] = str(error)
 
 

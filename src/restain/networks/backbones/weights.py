@@ -27,6 +27,11 @@ FILES: dict[str, Sequence[str]] = {
 """The files that torchvision and, for the last network, pytorch-fid and torch-fidelity publish; all of ImageNet."""
 
 
+_UNREADABLE = (
+    "{} is no weights file that can be read without running code: wanted a state dict of tensors (.pth or .safetensors)"
+)
+
+
 def cache_folder() -> Path:
     """Where PyTorch, and with it torchvision, keeps what it downloaded."""
     return Path(torch.hub.get_dir()) / "checkpoints"
@@ -74,7 +79,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each reader has errors of its own
-        raise FormatError(f"{path} cannot be read as weights ({type(error).__name__}: {error})") from error
+        # Their words are left out: torch's are a paragraph, which advises to run the code in the file.
+        raise FormatError(_UNREADABLE.format(path)) from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise FormatError(f"{path} holds {type(state).__name__}; wanted a state dict: tensors by name")
     return dict(state)
