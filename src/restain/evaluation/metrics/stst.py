@@ -28,8 +28,8 @@ def ssim_volume(reference: Any, image: Any) -> float:
     """SSIM of an RGB image taken as a volume of H × W × 3, which is what MATLAB's `ssim` does; higher is better.
 
     Window: 11 × 11 × 11, Gaussian of σ = 1.5, the image repeated at its borders (so neighbouring channels are mixed,
-    and every pixel counts); plain variances; range 0..255. It differs from `ssim` by
-    some hundredths, either way.
+    and every pixel counts); plain variances; range 0..255. It differs from `ssim` either way: on
+    phantom tissue it is 0.03 lower (`benchmarks/metrics.py`).
 
     Args:
         reference: (H, W, 3) uint8.

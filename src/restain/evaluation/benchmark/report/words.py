@@ -80,14 +80,14 @@ _PUBLISHED = {
         "ssim_stretched",
         "source",
     ): "StainNet’s “SSIM Source”: its script stretches both images to 0..255 first, which the "
-    "paper does not say. A faded output (0.6·g + 80) scores 1.000 where plain SSIM gives 0.88: it is blind to lost "
-    "contrast. The toolkit suite has the plain one.",
+    "paper does not say. A faded output (0.6·g + 80) scores 1.00 where plain SSIM gives 0.92 (phantom tissue): it is "
+    "blind to lost contrast. The toolkit suite has the plain one.",
     ("fid", "target"): "Too high for few images (it wants 2048 or more), and papers differ in their number and in the "
     "resize.",
     ("pcc", "target"): "All RGB values together, so much of it is that red is brighter than green; papers on gray have "
     "other numbers.",
     ("uqi", "target"): "STST’s UQI of .98 is sewar’s, which is another number.",
-    ("ssim_volume", "target"): "MATLAB mixes the channels, as if they were slices: higher than SSIM a channel.",
+    ("ssim_volume", "target"): "MATLAB mixes the channels, as if they were slices: off SSIM a channel either way.",
     ("ms_ssim_stst", "target"): "Not Wang’s MS-SSIM, though the paper calls it so.",
     ("ergas_sewar", "target"): "The 2440 published for self-reconstruction is an ERGAS of about 1.4.",
     ("rase_sewar", "target"): "The 356 published for self-reconstruction is a RASE of about 5.6 %.",
