@@ -177,7 +177,7 @@ def test_squeeze_on_real_tissue(data: Path) -> None:
     )
     other = np.asarray(Image.open(folder / "aperio" / "030_2.png").convert("RGB"))
     same = squeeze_feature_distance(here, there, weights=weights)
-    assert 0.2 < same < squeeze_feature_distance(here, other, weights=weights)
+    assert 0 < same < squeeze_feature_distance(here, other, weights=weights)
 
 
 # ---- FID --------------------------------------------------------------------------------------------------------
