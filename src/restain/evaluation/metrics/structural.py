@@ -47,8 +47,8 @@ def ssim_stretched(reference: Any, image: Any, mask: Any = None) -> float:
     """SSIM of gray images stretched to 0..255 each, StainNet's "SSIM Source"; higher is better, 1 at most.
 
     It cannot see a change of brightness or contrast: g → 0.6·g + 80 scores 1.00 where `ssim` gives 0.92, on phantom
-    tissue (`benchmarks/metrics.py`). Report `ssim(…, color="gray8")` beside it. Gray is rounded to 8 bits, the stretched
-    values are not. Otherwise as `ssim`; the least and largest values are those of the whole image.
+    tissue (`benchmarks/metrics.py`). Report `ssim(…, color="gray8")` beside it. Gray is rounded to 8 bits, the
+    stretched values are not. Otherwise as `ssim`; the least and largest values are those of the whole image.
 
     Raises:
         InputError: an image or the mask is not what was wanted, or an image has one gray level only.
