@@ -76,10 +76,29 @@ def test_json_and_once_more(here: Path, run: Run) -> None:
 def test_sources_alone(here: Path, run: Run) -> None:
     outcome = run("evaluate", "--source", "a", "--methods", "reinhard", "-o", "out")
     assert outcome.code == 0
-    assert "no ssim_target (stainnet): no target was given" in outcome.err
+    assert "no ssim_target (stainnet), psnr_target (stainnet), lpips_target (toolkit): no target was" in outcome.err
     assert not (here / "out" / "registration").exists()
     facts = json.loads((here / "out" / "evaluation.json").read_text())
     assert facts["methods"]["reinhard"]["reference"]["profile"] == "he"
+
+
+def test_an_earlier_evaluation_inside_the_sources_is_no_source(here: Path, run: Run) -> None:
+    assert run("evaluate", "--source", "a", "--target", "b", "--methods", "reinhard", "-o", "a/out").code == 0
+    assert run("evaluate", "--source", "a", "--methods", "reinhard", "-o", "a/out", "--overwrite").code == 0
+    facts = json.loads((here / "a" / "out" / "evaluation.json").read_text())
+    assert facts["images"] == 2
+
+
+def test_other_pictures_of_the_same_names_are_registered_anew(here: Path, run: Run) -> None:
+    arguments = ("evaluate", "--source", "a", "--target", "b", "--methods", "reinhard", "--suites", "stainnet")
+    assert run(*arguments, "-o", "out").code == 0
+    for folder in ("a", "b"):
+        (here / folder / "0.png").rename(here / folder / "kept.png")
+        (here / folder / "1.png").rename(here / folder / "0.png")
+        (here / folder / "kept.png").rename(here / folder / "1.png")
+    again = run(*arguments, "-o", "out", "--overwrite", "--json").json["summary"]
+    fresh = run(*arguments, "-o", "fresh", "--json").json["summary"]
+    assert again == fresh
 
 
 def test_one_bad_image_is_reported_and_the_rest_completes(here: Path, run: Run) -> None:
@@ -102,9 +121,14 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "no workers": (["--source", "a", "-o", "out", "--workers", "0"], "--workers 0"),
     "no examples": (["--source", "a", "-o", "out", "--examples", "0"], "--examples 0"),
     "weights that are not there": (
-        ["--source", "a", "--target", "b", "-o", "out", "--lpips-weights", "w.pth", "--suites", "stainnet"],
+        ["--source", "a", "--target", "b", "-o", "out", "--lpips-weights", "w.pth"],
+        "w.pth is not a file; wanted the weights for lpips_target",
+    ),
+    "weights for no suite": (
+        ["--source", "a", "--target", "b", "-o", "out", "--lpips-weights", "a/0.png", "--suites", "stainnet"],
         "lpips_target",
     ),
+    "a suite twice": (["--source", "a", "--suites", "dstgan,dstgan", "-o", "out"], "each of them once"),
 }
 
 

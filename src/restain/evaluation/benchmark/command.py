@@ -83,7 +83,13 @@ def evaluate_folders(
         samples = [Sample(pair.name, pair.source) for pair in pairs]
     else:
         with progress(len(pairs), "registering") as report:
-            samples, outcomes = open_samples(pairs, output / "registration", workers=settings.workers, progress=report)
+            samples, outcomes = open_samples(
+                pairs,
+                output / "registration",
+                overwrite=settings.overwrite,
+                workers=settings.workers,
+                progress=report,
+            )
         failed = [(outcome.pair.name, outcome.reason) for outcome in outcomes]
         if not samples:
             raise InputError(f"none of {len(pairs)} pairs could be read; {failed[0][0]}: {failed[0][1]}")
