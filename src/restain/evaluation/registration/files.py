@@ -9,9 +9,11 @@ names say nothing of what is in the files, and a registration of other pictures 
 import hashlib
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -30,8 +32,13 @@ from restain.files import write_atomically
 from restain.slides.image_reader import encode_image
 from restain.slides.reader import open_slide
 
-MOST_PIXELS = 100_000_000
-"""Pictures are registered whole, in memory; a larger one is a slide, of which tiles should be registered."""
+MOST_PIXELS = 25_000_000
+"""Pictures are registered whole, in memory, of which a pair takes some 140 bytes a pixel (optical flow takes most), or
+3.5 GB at this size. A larger picture is a slide, of which tiles should be registered."""
+
+LARGE_PIXELS = MOST_PIXELS // 8
+"""Pairs with a larger picture are registered one at a time, or a worker a core would fill the memory; up to it a worker
+needs 0.4 GB."""
 
 Status = Literal["accepted", "rejected", "failed"]
 
@@ -113,15 +120,17 @@ def register_files(
         settings: how; None for the defaults.
         overwrite: do again what is there already.
         keep_fresh: with `overwrite`, do again only what was made from something else, or cannot be read.
-        workers: threads; None for one a core. The result does not depend on it.
+        workers: threads; None for one a core. The result does not depend on it. Pairs of large pictures
+            (`LARGE_PIXELS`) are registered one at a time all the same.
         progress: called with how many are done, of how many, and the last one's source.
     """
     opencv()  # a missing extra is one error, not one a pair
     settings = settings or RegistrationSettings()
+    alone = threading.Lock()
 
     def job(pair: Pair) -> Outcome:
         try:
-            return _register_file(pair, outputs_of(pair, output), settings, overwrite, keep_fresh)
+            return _register_file(pair, outputs_of(pair, output), settings, overwrite, keep_fresh, alone)
         except (RestainError, OSError, MemoryError) as error:
             return Outcome(pair, outputs_of(pair, output), "failed", str(error) or type(error).__name__)
         except Exception as error:  # whatever it is, it must not cost the other pairs
@@ -165,39 +174,59 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
     """An image at full resolution: (H, W, 3), or (H, W, 4) where some of it is padding.
 
     Raises:
-        SlideError: it cannot be read. InputError: it is too large to be registered whole.
+        SlideError: it cannot be read. InputError: it is too large to be taken whole.
     """
     with open_slide(path) as slide:
         width, height = slide.dimensions
         if width * height > MOST_PIXELS:
-            raise InputError(f"{path} has {width}x{height} pixels; register tiles of it, of up to {MOST_PIXELS:,} each")
+            raise InputError(
+                f"{path} has {width}x{height} pixels; wanted at most {MOST_PIXELS:,}: cut it into tiles"
+            )
         pixels, known = slide.read_region((0, 0), 0, (width, height))
     return pixels if known is None else np.dstack([pixels, known.astype(np.uint8) * np.uint8(255)])
 
 
 def _register_file(
-    pair: Pair, outputs: Outputs, settings: RegistrationSettings, overwrite: bool, keep_fresh: bool
+    pair: Pair,
+    outputs: Outputs,
+    settings: RegistrationSettings,
+    overwrite: bool,
+    keep_fresh: bool,
+    alone: threading.Lock,
 ) -> Outcome:
     start = time.perf_counter()
     result = None if overwrite and not keep_fresh else _saved(pair, outputs, settings, overwrite)
     kept = result is not None and _is_whole(result, outputs)
-    target = None if kept else read_picture(pair.target)
-    if result is None:
-        result = register(read_picture(pair.source), target, settings, shift=pair.shift)
-        result = replace(result, made_from=digest_of(pair, settings))
-        outputs.registration.parent.mkdir(parents=True, exist_ok=True)
-        if overwrite:  # first, or a run stopped in between would leave the new registration beside the old pictures
-            for path in (outputs.aligned, outputs.mask):
-                path.unlink(missing_ok=True)
-        result.save(outputs.registration, overwrite=overwrite)
-    if target is not None and result.accepted:
-        mask = result.mask.astype(np.uint8) * np.uint8(255)
-        for path, pixels in ((outputs.aligned, result.warp(target)), (outputs.mask, mask)):
-            if not path.exists():
-                _write_png(path, pixels)
+    if result is None or not kept:
+        source = read_picture(pair.source) if result is None else None
+        target = read_picture(pair.target)
+        large = any(len(each) * each.shape[1] > LARGE_PIXELS for each in (source, target) if each is not None)
+        with alone if large else nullcontext():
+            if result is None:
+                result = register(source, target, settings, shift=pair.shift)
+                result = replace(result, made_from=digest_of(pair, settings))
+                _save(result, outputs, overwrite)
+            if result.accepted:
+                _write_pictures(result, target, outputs)
     seconds = time.perf_counter() - start
     status: Status = "accepted" if result.accepted else "rejected"
     return Outcome(pair, outputs, status, result.reason, result.quality, _shift_of(result), kept, seconds)
+
+
+def _save(result: Registration, outputs: Outputs, overwrite: bool) -> None:
+    outputs.registration.parent.mkdir(parents=True, exist_ok=True)
+    if overwrite:  # first, or a run stopped in between would leave the new registration beside the old pictures
+        for path in (outputs.aligned, outputs.mask):
+            path.unlink(missing_ok=True)
+    result.save(outputs.registration, overwrite=overwrite)
+
+
+def _write_pictures(result: Registration, target: NDArray[np.uint8], outputs: Outputs) -> None:
+    """Write the registered target and its mask, where they are not there yet."""
+    if not outputs.aligned.exists():
+        _write_png(outputs.aligned, result.warp(target))
+    if not outputs.mask.exists():
+        _write_png(outputs.mask, result.mask.astype(np.uint8) * np.uint8(255))
 
 
 def _saved(pair: Pair, outputs: Outputs, settings: RegistrationSettings, overwrite: bool) -> Registration | None:

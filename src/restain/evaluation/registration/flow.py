@@ -74,7 +74,10 @@ def find_positions(matrix: Matrix, flow: Flow, size: tuple[int, int]) -> Positio
 
 def pixel_grid(height: int, width: int) -> Positions:
     """(H, W, 2): the (x, y) of every pixel itself."""
-    return np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float32)
+    grid = np.empty((height, width, 2), np.float32)
+    grid[..., 0] = np.arange(width)
+    grid[..., 1] = np.arange(height)[:, None]
+    return grid
 
 
 def sample(picture: Float32, positions: Positions, *, outside: str = "zero") -> Float32:

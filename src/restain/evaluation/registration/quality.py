@@ -14,6 +14,9 @@ from restain.evaluation.registration.settings import RegistrationSettings
 SSIM_SIDE = 11
 """Side, pixels, of the window of SSIM; smaller pictures have none."""
 
+BAND = 256
+"""Rows whose SSIM is held at a time, at some 200 bytes a pixel."""
+
 
 @dataclass(frozen=True)
 class Quality:
@@ -108,7 +111,14 @@ def masked_ssim(a: RGB8, b: RGB8, mask: Mask) -> float:
             f"registration needs scikit-image ({error}); install it with: pip install 'restain[evaluation]'"
         ) from error
     ssim: Any = structural_similarity
-    _, values = ssim(
-        a, b, gaussian_weights=True, sigma=1.5, win_size=SSIM_SIDE, data_range=255, channel_axis=-1, full=True
-    )
-    return float(values[mask].mean())
+    total, height = np.float64(0), len(mask)
+    for top in range(0, height, BAND):  # in bands: scikit-image's maps of it all are the most that a pair would take
+        bottom = min(top + BAND, height)
+        above = min(top, SSIM_SIDE - 1)  # a window that reaches up from the band's rows, and a band that is no thinner
+        rows = slice(top - above, bottom + SSIM_SIDE // 2)
+        _, values = ssim(
+            a[rows], b[rows], gaussian_weights=True, sigma=1.5, win_size=SSIM_SIDE, data_range=255, channel_axis=-1,
+            full=True,
+        )  # fmt: skip
+        total += values[above : above + bottom - top][mask[top:bottom]].sum()
+    return float(total / (mask.sum() * 3))
