@@ -179,9 +179,7 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
     with open_slide(path) as slide:
         width, height = slide.dimensions
         if width * height > MOST_PIXELS:
-            raise InputError(
-                f"{path} has {width}x{height} pixels; wanted at most {MOST_PIXELS:,}: cut it into tiles"
-            )
+            raise InputError(f"{path} has {width}x{height} pixels; wanted at most {MOST_PIXELS:,}: cut it into tiles")
         pixels, known = slide.read_region((0, 0), 0, (width, height))
     return pixels if known is None else np.dstack([pixels, known.astype(np.uint8) * np.uint8(255)])
 
