@@ -680,7 +680,17 @@ def test_import_of_released_weights(here: Path, run: Run) -> None:
         state[f"rgb_trans.{place}.weight"] = weight[:, :, None, None]
         state[f"rgb_trans.{place}.bias"] = torch.tensor(stainnet_weights()[f"bias{layer}"], dtype=torch.float32)
     torch.save(state, here / "released.pth")
-    outcome = run("import", "stainnet", "released.pth", "-o", "s.safetensors", "--target", "tiles/b.jpg")
+    outcome = run(
+        "import",
+        "stainnet",
+        "released.pth",
+        "-o",
+        "s.safetensors",
+        "--target",
+        "tiles/b.jpg",
+        "--training-data-license",
+        "CC0-1.0",
+    )
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out.startswith("s.safetensors: stainnet, white point 236")
     assert run("normalize", "a.png", "o.png", "--normalizer", "s.safetensors").code == 0
@@ -693,6 +703,7 @@ def test_import_of_released_weights(here: Path, run: Run) -> None:
     np.testing.assert_array_equal(pixels("o.png"), expected.transform(TISSUE))
     facts = info(run, "s.safetensors")
     assert len(facts["reference"]["weights"]["sha256"]) == 64
+    assert facts["reference"]["weights"]["training_data_license"] == "CC0-1.0"
     assert "released" not in json.dumps(facts["reference"])  # file names stay at home
     assert run("import", "stainnet", "released.pth", "-o", "s.safetensors").code == 2  # it exists
 

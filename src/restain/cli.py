@@ -184,6 +184,7 @@ def import_weights(
     output: Annotated[Path, Parameter(name=["--output", "-o"])],
     target: str | None = None,
     background: Background | None = None,
+    training_data_license: str | None = None,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Turn weights that a paper's authors released into a normalizer. Needs PyTorch; applying the result does not.
@@ -200,13 +201,15 @@ def import_weights(
         An image, a slide, a folder or a profile whose glass the results shall have; a neutral gray by default.
     background: str
         What becomes of glass; see `restain normalize`.
+    training_data_license: str
+        Licence of the images that the weights were trained on, to be kept with them.
     overwrite: bool
         Replace an existing output.
     """
     from restain.released import import_stainnet
 
     _check_normalizer_path(output, [str(weights), *([target] if target else [])], overwrite)
-    fitted = import_stainnet(weights, target, background or "match")
+    fitted = import_stainnet(weights, target, background or "match", training_data_license=training_data_license)
     fitted.save(output, overwrite=overwrite)
     print(f"{output}: {fitted.name}, {appearance_line(fitted)}")
     return 0

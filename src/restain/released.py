@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,27 +11,35 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from restain.errors import FormatError, MissingExtraError
+from restain.errors import FormatError, InputError, MissingExtraError
 from restain.methods.base import Background
-from restain.methods.stainnet import StainNet
+from restain.methods.stainnet import MOST_WEIGHTS, StainNet, checked_weights
 
 MOST_BYTES = 64 << 20
 """Largest file that is opened: StainNet's weights take 8 KB, so a larger one is something else."""
 
 
-def import_stainnet(path: str | os.PathLike[str], reference: Any = None, background: Background = "match") -> StainNet:
+def import_stainnet(
+    path: str | os.PathLike[str],
+    reference: Any = None,
+    background: Background = "match",
+    *,
+    training_data_license: str | None = None,
+) -> StainNet:
     """A ready `StainNet` from its authors' file, with the file's digest in its provenance.
 
     Args:
         path: see `read_stainnet`.
         reference: whose glass the results shall have, as for `fit`; None for a neutral gray.
         background: what becomes of glass.
+        training_data_license: licence of the images that the weights were trained on; None where it is not known.
     """
     normalizer = StainNet(weights=read_stainnet(path), background=background)
     if reference is not None:
         normalizer.fit(reference)
     digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    normalizer.provenance_ = {"weights": {"sha256": digest}, **normalizer.provenance_}
+    facts = {"sha256": digest, "training_data_license": training_data_license or "unknown"}
+    normalizer.provenance_ = {"weights": facts, **normalizer.provenance_}
     return normalizer
 
 
@@ -64,7 +72,10 @@ def read_stainnet(path: str | os.PathLike[str]) -> dict[str, NDArray[np.float64]
             )
         weights[f"weight{layer}"] = np.ascontiguousarray(weight[:, :, 0, 0])
         weights[f"bias{layer}"] = bias
-    return weights
+    try:
+        return checked_weights(weights)
+    except InputError as error:
+        raise FormatError(f"{path}: {error}") from None
 
 
 def _state_dict(path: Path) -> dict[str, NDArray[np.float64]]:
@@ -75,19 +86,37 @@ def _state_dict(path: Path) -> dict[str, NDArray[np.float64]]:
         raise MissingExtraError(message) from error
     if not path.is_file():
         raise FormatError(f"{path} is not a file; wanted the authors' .pth file")
-    if path.stat().st_size > MOST_BYTES:
-        raise FormatError(f"{path} has {path.stat().st_size >> 20} MiB; a StainNet has a few KB")
+    if (size := _unpacked_size(path)) > MOST_BYTES:
+        raise FormatError(f"{path} has {size >> 20} MiB; a StainNet has a few KB")
     try:
-        # To the CPU, since the released files were saved on a GPU.
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise FormatError(f"{path} is damaged or holds more than tensors ({reason})") from None
-    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
-        state = state["state_dict"]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a damaged file is an error or its numbers are checked; there is no third
+            # To the CPU, since the released files were saved on a GPU.
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
+            state = state["state_dict"]
+    except Exception as error:  # what a damaged file makes the reader raise is open-ended
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        named = f"{type(error).__name__}: {reason}"[:160]
+        raise FormatError(f"{path} is damaged or holds more than tensors ({named})") from None
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise FormatError(f"{path} holds a {type(state).__name__}; wanted a state dict, names with tensors")
-    return {str(name): value.detach().to(torch.float64).numpy() for name, value in state.items()}
+    for name, value in state.items():
+        # A tensor of a few bytes may claim to be of any size, and other layouts have no plain values.
+        if value.layout != torch.strided or value.device.type != "cpu" or not value.is_floating_point():
+            raise FormatError(f"{path}: {name} is no plain tensor of real numbers")
+        if value.numel() > MOST_WEIGHTS:
+            raise FormatError(f"{path}: {name} has {value.numel():,} values; a StainNet has 1,283 in all")
+    return {str(name): value.detach().to(torch.float64).numpy().copy() for name, value in state.items()}
+
+
+def _unpacked_size(path: Path) -> int:
+    """Bytes that reading the file takes: of an archive, what its members unpack to."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return path.stat().st_size
 
 
 def _listed(state: Mapping[str, Any]) -> str:

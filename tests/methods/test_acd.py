@@ -140,11 +140,14 @@ def test_another_seed_draws_others_and_agrees(phantom: Phantom) -> None:
         {"gamma": 1},
         {"balance": -1},
         {"correlation": float("nan")},
-        {"steps": 1.5},
         {"batch": 0},
         {"samples": 0},
         {"seed": -1},
         {"learning_rate": 0},
+        {"learning_rate": 1e200},
+        {"balance": 1e200},
+        {"samples": 10**12},
+        {"steps": 10**12},
     ],
 )
 def test_impossible_settings(arguments: dict) -> None:
@@ -159,3 +162,10 @@ def test_tissue_of_two_scanners_comes_nearer() -> None:
     out = restain.ACD().fit(target.image).transform(source.image)
     before, after = (np.abs(image.astype(float) - target.image).mean() for image in (source.image, out))
     assert after < 0.7 * before
+
+
+@pytest.mark.parametrize("value", [300.0, float("inf"), "many", None])
+@pytest.mark.parametrize("name", ["steps", "samples", "batch", "seed"])
+def test_numbers_that_are_not_whole(name: str, value) -> None:
+    with pytest.raises(InputError, match="wrong type"):
+        restain.ACD(**{name: value})

@@ -219,3 +219,20 @@ def test_files_are_replaced_unless_forbidden(name: str, saved: Path, phantom: Ph
     assert saved.read_bytes() == before
     other.save(saved)
     assert load(saved) == other
+
+
+@pytest.mark.parametrize("number", [0.0, -1.0, 1e300])
+def test_statistics_that_cannot_be(name: str, number: float, saved: Path) -> None:
+    """All numbers of an array alike: a picture comes out, or the file is refused; never another error."""
+    facts, whole = facts_of(saved), load_file(saved)
+    for key, array in whole.items():
+        if key.startswith("settings.") or array.dtype != np.float64:
+            continue
+        rewrite(saved, facts, whole | {key: np.full_like(array, number)})
+        normalizer = load_or_format_error(saved)
+        if normalizer is not None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)
+                appearance = normalizer.reference_
+                values = normalizer.map_colors(np.arange(300.0).reshape(100, 3) % 256, appearance)
+            assert values.shape == (100, 3)

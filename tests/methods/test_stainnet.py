@@ -8,7 +8,7 @@ import torch
 
 import restain
 from restain.errors import FormatError, InputError
-from restain.methods.stainnet import WIDEST
+from restain.methods.stainnet import MOST_LAYERS, MOST_WEIGHTS
 from restain.phantom import Phantom
 from restain.released import import_stainnet, read_stainnet
 
@@ -56,10 +56,8 @@ def test_all_colours_of_the_released_weights_are_those_of_their_convolutions(nam
 def test_the_tint_of_glass_is_mended(data: Path) -> None:
     path = data / "weights" / "stainnet" / "aligned_histopathology_dataset.pth"
     blank = np.full((64, 64, 3), 255, np.uint8)
-    bare = import_stainnet(path, background="none").transform(blank)
-    assert np.ptp(bare[0, 0].astype(int)) > 15
-    mended = import_stainnet(path).transform(blank)
-    assert np.ptp(mended[0, 0].astype(int)) == 0
+    bare, mended = (import_stainnet(path, background=way).transform(blank)[0, 0] for way in ("none", "match"))
+    assert np.ptp(bare.astype(int)) > np.ptp(mended.astype(int)) == 0
     like_a_scanner = np.random.default_rng(0).normal((232, 231, 234), 1.0, (64, 64, 3)).round().astype(np.uint8)
     fitted = import_stainnet(path, like_a_scanner).transform(blank)
     np.testing.assert_allclose(fitted.mean(axis=(0, 1)), (232, 231, 234), atol=1.5)
@@ -108,6 +106,12 @@ OTHER_FILES = {
     "no bias": {"a.weight": torch.zeros(32, 3, 1, 1)},
     "3×3 layers": {"a.weight": torch.zeros(3, 3, 3, 3), "a.bias": torch.zeros(3)},
     "a linear layer": {"a.weight": torch.zeros(3, 3), "a.bias": torch.zeros(3)},
+    "a tensor that claims to be huge": {"a.weight": torch.zeros(1).expand(10**13, 3, 1, 1), "a.bias": torch.zeros(3)},
+    "a sparse tensor": {"a.weight": torch.zeros(3, 3, 1, 1).to_sparse(), "a.bias": torch.zeros(3)},
+    "complex numbers": {"a.weight": torch.zeros(3, 3, 1, 1, dtype=torch.complex64), "a.bias": torch.zeros(3)},
+    "whole numbers": {"a.weight": torch.zeros(3, 3, 1, 1, dtype=torch.int64), "a.bias": torch.zeros(3)},
+    "NaN": {"a.weight": torch.full((3, 3, 1, 1), torch.nan), "a.bias": torch.zeros(3)},
+    "layers that do not fit": {"a.weight": torch.zeros(4, 3, 1, 1), "a.bias": torch.zeros(4)},
 }
 
 
@@ -116,6 +120,38 @@ def test_other_files(what: str, tmp_path: Path) -> None:
     torch.save(OTHER_FILES[what], tmp_path / "other.pth")
     with pytest.raises(FormatError, match=r"other\.pth"):
         read_stainnet(tmp_path / "other.pth")
+
+
+def test_an_archive_that_unpacks_to_gigabytes(tmp_path: Path) -> None:
+    import zipfile
+
+    with zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data/0", bytes(65 << 20))
+    assert (tmp_path / "bomb.pth").stat().st_size < 1 << 20
+    with pytest.raises(FormatError, match="65 MiB; a StainNet has a few KB"):
+        read_stainnet(tmp_path / "bomb.pth")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_damaged_files_are_format_errors(zipped: bool, released: Path) -> None:
+    """Whatever byte is hit: numbers come out, or an error that names the file; never another exception."""
+    state = torch.load(released, weights_only=True)
+    torch.save(state, released, _use_new_zipfile_serialization=zipped)
+    whole, generator = released.read_bytes(), np.random.default_rng(5)
+    named = []
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for place in generator.integers(0, len(whole) if zipped else 2000, 3):
+            damaged[place] = int(generator.integers(256))
+        released.write_bytes(damaged)
+        try:
+            weights = read_stainnet(released)
+        except FormatError as error:
+            named.append(str(released) in str(error))
+        else:
+            assert all(np.isfinite(array).all() for array in weights.values())
+    assert all(named)
+    assert len(named) > 10
 
 
 def test_no_file(tmp_path: Path) -> None:
@@ -140,8 +176,16 @@ IMPOSSIBLE = {
     "four channels out": (WEIGHTS | {"weight3": np.zeros((4, 32)), "bias3": np.zeros(4)}, "has 4 channels"),
     "NaN": (WEIGHTS | {"bias3": np.full(3, np.nan)}, "not finite"),
     "far too wide": (
-        {"weight1": np.zeros((WIDEST + 1, 3)), "bias1": np.zeros(WIDEST + 1)},
-        "wider than",
+        {"weight1": np.zeros((MOST_WEIGHTS // 3, 3)), "bias1": np.zeros(MOST_WEIGHTS // 3)},
+        "133,332 weights; wanted at most 100,000",
+    ),
+    "far too deep": (
+        {
+            f"{k}{i}": np.zeros((3, 3) if k == "weight" else 3)
+            for i in range(MOST_LAYERS + 1)
+            for k in ("weight", "bias")
+        },
+        "17 layers; wanted at most 16",
     ),
 }
 

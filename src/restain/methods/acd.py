@@ -5,6 +5,7 @@ The stain vectors and a weight for each stain are found together by gradient des
 stains do not explain, few pixels with both stains, a given balance of the stains, and a given overall strength.
 """
 
+import operator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -30,8 +31,16 @@ FIRST_ACCUMULATOR = 0.1
 LEAST_ANGLE = 5.0
 """Degrees; stain vectors that came nearer than this are one stain."""
 
+MOST_CONDITION = 50.0
+"""Condition number of the stain matrix above which separating amplifies noise more than any stain is worth."""
+
 WEIGHT_LIMITS = (0.1, 10.0)
 """Weights that are believed; beyond, one of the stains does not occur and its noise would be blown up to colour."""
+
+
+MOST_WEIGHT = 1000.0
+WHOLE_NUMBERS = {"samples": (1, 10_000_000), "steps": (0, 100_000), "batch": (1, 1_000_000), "seed": (0, 2**63 - 1)}
+"""What settings may be: a saved file must not keep the machine busy for days, or make numbers overflow."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -50,6 +59,11 @@ class AdaptiveAppearance(Appearance):
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         return super()._shapes() | {"stain_matrix": (3, 3), "weights": (3,)}
+
+    def _check_values(self) -> None:
+        super()._check_values()
+        if not (self.weights > 0).all() or np.linalg.cond(self.stain_matrix) > MOST_CONDITION:
+            raise ValueError("stains that cannot be told apart")
 
 
 @dataclass(eq=False, kw_only=True)
@@ -91,17 +105,16 @@ class ACD(Normalizer):
     def _check_settings(self) -> None:
         super()._check_settings()
         for name in ("correlation", "balance", "strength"):
-            if not 0 <= getattr(self, name) < np.inf:
-                raise InputError(f"got {name}={getattr(self, name)}; wanted a weight, 0 or above")
+            if not 0 <= getattr(self, name) <= MOST_WEIGHT:
+                raise InputError(f"got {name}={getattr(self, name)}; wanted a weight in 0..{MOST_WEIGHT:g}")
         for name in ("eta", "gamma"):
             if not 0 < getattr(self, name) < 1:
                 raise InputError(f"got {name}={getattr(self, name)}; wanted a share between 0 and 1")
-        for name, least in (("samples", 1), ("steps", 0), ("batch", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if value != int(value) or value < least:
-                raise InputError(f"got {name}={value}; wanted a whole number, {least} or above")
-        if not 0 < self.learning_rate < np.inf:
-            raise InputError(f"got learning_rate={self.learning_rate}; wanted a number above 0")
+        for name, (least, most) in WHOLE_NUMBERS.items():
+            if not least <= operator.index(getattr(self, name)) <= most:  # a TypeError where it is no whole number
+                raise InputError(f"got {name}={getattr(self, name)}; wanted a whole number in {least}..{most:,}")
+        if not 0 < self.learning_rate <= 10:
+            raise InputError(f"got learning_rate={self.learning_rate}; wanted a number above 0 and up to 10")
 
     def _tissue(self, histogram: ColorHistogram, white: Floats) -> ColorHistogram:
         tissue = super()._tissue(histogram, white)
@@ -205,5 +218,5 @@ def check_separable(matrix: Floats, weights: Floats) -> None:
     if not (WEIGHT_LIMITS[0] <= weights.min() and weights.max() <= WEIGHT_LIMITS[1]):
         raise Unlearnable(f"the stains' weights {weights.round(2)} are outside {WEIGHT_LIMITS}: one does not occur")
     angle = angle_between(matrix[0], matrix[1])
-    if angle < LEAST_ANGLE or np.linalg.cond(matrix) > 50.0:
+    if angle < LEAST_ANGLE or np.linalg.cond(matrix) > MOST_CONDITION:
         raise Unlearnable(f"the stain vectors are {angle:.1f} degrees apart, or not independent of the rest")

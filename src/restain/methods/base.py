@@ -34,6 +34,10 @@ MOST_COLORS = 100_000
 first, to `Normalizer.fit_bits`, so that an estimate takes less than a second."""
 
 
+LARGEST = 1e6
+"""No statistic of any image is larger; a damaged file's may be, and would overflow."""
+
+
 class Unlearnable(Exception):
     """Raised by `_learn`: these colours do not determine the statistics; the message says why."""
 
@@ -68,6 +72,9 @@ class Appearance:
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape that each array must have, by name: what a file is checked against."""
         return {"white_point": (3,)}
+
+    def _check_values(self) -> None:
+        """Raise `ValueError` for numbers that cannot be applied: what a file is checked against, after the shapes."""
 
     def _kind(self) -> tuple[Any, ...]:
         """What two appearances must share to be mapped to one another."""
@@ -104,7 +111,7 @@ class Normalizer:
     def __post_init__(self) -> None:
         try:
             self._check_settings()
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"a setting of {type(self).__name__} is of the wrong type: {error}") from None
@@ -240,7 +247,7 @@ class Normalizer:
         if type(self) is not type(other):
             return NotImplemented
         assert isinstance(other, Normalizer)
-        return self.settings() == other.settings() and self.reference_ == other.reference_
+        return self.settings(brief=True) == other.settings(brief=True) and self.reference_ == other.reference_
 
     __hash__ = None  # type: ignore[assignment]  # changes with fit
 
@@ -390,8 +397,9 @@ def _from_arrays(kind: type[Appearance], arrays: Mapping[str, NDArray[Any]], val
         value = getattr(appearance, name)
         if not isinstance(value, np.ndarray) or value.shape != shape or value.dtype != np.float64:
             raise ValueError(f"{name} is not float64 of shape {shape}")
-        if not np.isfinite(value).all():
-            raise ValueError(f"{name} is not finite")
+        if not (np.abs(value) <= LARGEST).all():  # NaN fails too
+            raise ValueError(f"{name} is not finite, or beyond what any image gives")
+    appearance._check_values()
     if not ((appearance.white_point >= 0) & (appearance.white_point <= 255)).all():
         raise ValueError(f"the white point {appearance.white_point} is outside 0..255")
     return appearance

@@ -26,6 +26,11 @@ class ChannelDistributions(Appearance):
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         return super()._shapes() | {"cumulative": (3, 256)}
 
+    def _check_values(self) -> None:
+        super()._check_values()
+        if (np.diff(self.cumulative, axis=1) < 0).any() or not (self.cumulative[:, -1] > 0).all():
+            raise ValueError("distributions that do not rise")
+
 
 @dataclass(eq=False, kw_only=True)
 class HistogramMatching(Normalizer):

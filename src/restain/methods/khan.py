@@ -57,6 +57,15 @@ class KhanAppearance(Appearance):
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         return super()._shapes() | {"stain_matrix": (2, 3), "percentiles": (2, 2, 3)}
 
+    def _check_values(self) -> None:
+        super()._check_values()
+        if not (np.linalg.norm(self.stain_matrix, axis=1) > 0.5).all() or not angle_between(*self.stain_matrix) > 0.01:
+            raise ValueError("stain vectors that cannot be told apart")
+        if not ((self.percentiles >= 0) & (self.percentiles <= BRIGHTEST)).all():
+            raise ValueError(f"percentiles outside 0..{BRIGHTEST:g}")
+        if any(len(np.unique(curve_points(channel))) < LEAST_POINTS for channel in self.percentiles):
+            raise ValueError("percentiles that do not differ")
+
 
 @dataclass(eq=False, kw_only=True)
 class Khan(Normalizer):
@@ -64,7 +73,8 @@ class Khan(Normalizer):
 
     The authors' classifier cannot be shared, so by default the classes are bootstrapped from Ruifrok & Johnston's
     vectors on each slide anew (see `restain.methods.stain_classes.bootstrap_classes`); better ones come from labels of
-    your own. The percentiles of the third class, background, are those of glass, whose level is known.
+    your own. The percentiles of the third class, background, are those of glass, whose level is known: 255, and with
+    `background="none"` it is taken for that.
 
     Attributes:
         classifier: what `restain.methods.stain_classes.train_classifier` makes of labelled images; None to bootstrap.

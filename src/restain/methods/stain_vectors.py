@@ -59,6 +59,11 @@ class StainAppearance(Appearance):
         each = ("max_concentrations", "median_concentrations")
         return super()._shapes() | {"stain_matrix": (count, 3)} | dict.fromkeys(each, (count,))
 
+    def _check_values(self) -> None:
+        super()._check_values()
+        if not (np.linalg.norm(self.stain_matrix, axis=1) > 1e-6).all() or np.linalg.cond(self.stain_matrix) > 1e6:
+            raise ValueError("stain vectors that cannot be told apart")
+
 
 @dataclass(eq=False, kw_only=True)
 class StainNormalizer(Normalizer):

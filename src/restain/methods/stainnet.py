@@ -4,9 +4,9 @@ Three 1×1 convolutions see one pixel at a time, so the trained network is a col
 weights, it is evaluated here in NumPy's float64, and compiled once. Training it is the work of another room.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,9 @@ from restain.color.spaces import balance
 from restain.errors import InputError
 from restain.methods.base import Appearance, Floats, Normalizer
 
-WIDEST = 4096
-"""Most channels of a layer that are believed: a damaged or hostile file must not make the machine run for hours."""
+MOST_WEIGHTS, MOST_LAYERS = 100_000, 16
+"""Most weights and layers that are believed (StainNet has 1,283 and 3): every colour goes through all of them, so a
+damaged or hostile file could keep the machine busy for days."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +32,8 @@ class StainNet(Normalizer):
 
     The map is given beforehand: `fit` and `estimate` learn nothing but the glass, and `fit` may be left out: glass is
     then a neutral gray, as bright as the network makes it. That matters, because a network tints glass that was rare in
-    its training, as the released weights do, visibly. With `background="none"` it is left to.
+    its training, as the released weights do, visibly. Tissue stays what the network makes of it, up to the level of
+    that glass; with `background="none"` everything does.
 
     Attributes:
         weights: `weight1` (m, 3), `bias1` (m,), `weight2` (k, m), `bias2` (k,), ..., the last weight (3, k): the
@@ -51,7 +53,7 @@ class StainNet(Normalizer):
         if self.background == "none":
             self.reference_ = GlassAppearance(np.full(3, 255.0), "assumed", 0.0)
         else:  # as bright as the network makes glass, in its brightest channel, and neutral: a guess must not tint
-            level = float(self.evaluate(np.array([PRIOR_WHITE])).max())
+            level = float(self._evaluate(np.array([PRIOR_WHITE]), _affine).max())
             self.reference_ = GlassAppearance(np.full(3, level), "prior", 0.0)
 
     def _check_settings(self) -> None:
@@ -59,6 +61,13 @@ class StainNet(Normalizer):
         if self.weights is None:
             raise InputError("stainnet needs the weights of a trained network; restain import stainnet makes a file")
         self.weights = checked_weights(self.weights)
+
+    def fit(self, reference: Any) -> Self:
+        """Learn the wanted glass; where the weights come from stays in the provenance."""
+        weights = {name: value for name, value in self.provenance_.items() if name == "weights"}
+        super().fit(reference)
+        self.provenance_ = {**weights, **self.provenance_}
+        return self
 
     def _restyle_levels(self, levels: Floats, appearance: Appearance, reference: Appearance) -> Floats:
         # The network was trained on levels as scanned, and gives levels as the target's scanner has them.
@@ -68,14 +77,24 @@ class StainNet(Normalizer):
         """The bare network on colours (n, 3) in 0..255: (n, 3) in 0..255, not rounded."""
         from restain.color import kernels
 
+        return self._evaluate(levels, kernels.affine)
+
+    def _evaluate(self, levels: NDArray[Any], affine: Callable[[Floats, Floats, Floats, bool], Floats]) -> Floats:
         assert self.weights is not None
         values = np.ascontiguousarray(np.asarray(levels, np.float64).T) / 127.5 - 1.0  # channels first
         last = len(self.weights) // 2
         for layer in range(1, last + 1):
             weight, bias = self.weights[f"weight{layer}"], self.weights[f"bias{layer}"]
-            values = kernels.affine(values, weight, bias, layer < last)
+            values = affine(values, weight, bias, layer < last)
         # A hostile file's weights may overflow; what is then no number is black.
         return np.clip(np.nan_to_num(values.T * 127.5 + 127.5, nan=0.0), 0.0, 255.0)
+
+
+def _affine(channels: Floats, weight: Floats, bias: Floats, rectify: bool) -> Floats:
+    """As `restain.color.kernels.affine`, for one colour, without importing Numba."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        values: Floats = (weight[:, :, None] * channels[None]).sum(axis=1) + bias[:, None]
+    return np.maximum(values, 0.0) if rectify else values
 
 
 def checked_weights(weights: Any) -> dict[str, NDArray[np.float64]]:
@@ -87,10 +106,15 @@ def checked_weights(weights: Any) -> dict[str, NDArray[np.float64]]:
     if not isinstance(weights, Mapping) or not weights:
         raise InputError(f"got weights of type {type(weights).__name__}; wanted a mapping weight1, bias1, ...")
     layers = len(weights) // 2
+    if layers > MOST_LAYERS:
+        raise InputError(f"got weights of {layers} layers; wanted at most {MOST_LAYERS}")
     names = [f"{kind}{layer}" for layer in range(1, layers + 1) for kind in ("weight", "bias")]
     if sorted(names) != sorted(weights):
         raise InputError(f"got weights named {', '.join(map(str, weights))}; wanted {', '.join(names)}")
-    arrays = {name: np.ascontiguousarray(weights[name], np.float64) for name in names}
+    # Copies, so that a later change of the caller's arrays changes nothing here.
+    arrays = {name: np.array(weights[name], np.float64, order="C") for name in names}
+    if (total := sum(array.size for array in arrays.values())) > MOST_WEIGHTS:
+        raise InputError(f"got {total:,} weights; wanted at most {MOST_WEIGHTS:,}")
     channels = 3
     for layer in range(1, layers + 1):
         weight, bias = arrays[f"weight{layer}"], arrays[f"bias{layer}"]
@@ -99,8 +123,8 @@ def checked_weights(weights: Any) -> dict[str, NDArray[np.float64]]:
                 f"got weight{layer} of shape {weight.shape} with bias {bias.shape}; wanted (m, {channels}) and (m,)"
             )
         channels = len(weight)
-        if channels > WIDEST or not (np.isfinite(weight).all() and np.isfinite(bias).all()):
-            raise InputError(f"layer {layer} of the weights is not finite, or wider than {WIDEST} channels")
+        if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+            raise InputError(f"layer {layer} of the weights is not finite")
     if channels != 3:
         raise InputError(f"the last layer of the weights has {channels} channels; wanted 3")
     return arrays
