@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from restain.color import colormap, kernels
 from restain.color.colormap import ColorMap
 from restain.errors import InputError
 
@@ -548,3 +549,68 @@ def test_an_error_in_one_thread_does_not_reach_the_others(smooth_map: ColorMap) 
     assert all(result is None for result in results[::2])
     for picture, result in zip(good, results[1::2], strict=True):
         np.testing.assert_array_equal(result, smooth_map(picture))
+
+
+# ---- once -------------------------------------------------------------------------------------------------------
+
+
+def bend(colors: np.ndarray) -> np.ndarray:
+    return 255.0 * (colors / 255.0) ** np.array([0.8, 1.1, 1.3])
+
+
+def test_a_map_applied_once_gives_the_same_bytes() -> None:
+    color_map = ColorMap.from_function(bend, lazy=True)
+    for seed, shape in enumerate([(1, 1), (3, 50_000), (300, 300)]):
+        image = np.random.default_rng(seed).integers(0, 256, (*shape, 3), dtype=np.uint8)
+        np.testing.assert_array_equal(ColorMap.apply_once(bend, image), color_map(image))
+
+
+@pytest.mark.parametrize("fault", ["exception", "NaN"])
+def test_a_failure_leaves_nothing_behind(fault: str) -> None:
+    def fail(colors: np.ndarray) -> np.ndarray:
+        if fault == "NaN":
+            return np.full(colors.shape, np.nan)
+        raise ArithmeticError("no")
+
+    image = np.random.default_rng(5).integers(0, 256, (100, 100, 3), dtype=np.uint8)
+    for _ in range(3):
+        with pytest.raises((ArithmeticError, InputError)):
+            ColorMap.apply_once(fail, image)
+        np.testing.assert_array_equal(ColorMap.apply_once(lambda colors: colors * 1.0, image), image)
+
+
+def test_many_threads_once() -> None:
+    images = [np.random.default_rng(n).integers(0, 256, (64, 64 + n, 3), dtype=np.uint8) for n in range(24)]
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda image: ColorMap.apply_once(bend, image), images))
+    for image, result in zip(images, results, strict=True):
+        np.testing.assert_array_equal(result, ColorMap.from_function(bend, lazy=True)(image))
+    assert len(colormap._SCRATCH) <= colormap._MOST_SCRATCH
+    assert not any(table.any() for table in colormap._SCRATCH)
+
+
+def test_the_workers_asked_for_evaluate() -> None:
+    seen = set()
+
+    def note(colors: np.ndarray) -> np.ndarray:
+        seen.add(threading.get_ident())
+        return colors * 1.0
+
+    image = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
+    ColorMap.from_function(note, lazy=True, workers=1)(image)
+    assert seen == {threading.get_ident()}
+
+
+# ---- 1×1 convolutions -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("columns", [1, 255, 256, 257, 1000])
+def test_an_affine_layer(columns: int) -> None:
+    generator = np.random.default_rng(columns)
+    channels, weight = generator.normal(size=(3, columns)), generator.normal(size=(7, 3))
+    bias = generator.normal(size=7)
+    result = kernels.affine(channels, weight, bias, True)
+    np.testing.assert_allclose(result, np.maximum(weight @ channels + bias[:, None], 0), rtol=0, atol=1e-12)
+    for part in (np.s_[:1], np.s_[columns // 2 :], np.s_[::-1]):
+        chosen = np.ascontiguousarray(channels[:, part])
+        np.testing.assert_array_equal(kernels.affine(chosen, weight, bias, True), result[:, part])

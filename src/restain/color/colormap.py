@@ -55,6 +55,7 @@ class ColorMap:
         """Start from packed entries, as kernels.py describes them; `function` evaluates those that are 0."""
         self._packed = packed
         self._function = function
+        self._workers: int | None = None
         self._lock = threading.Lock()
 
     @classmethod
@@ -70,9 +71,10 @@ class ColorMap:
         Args:
             function: see `ColorFunction`; results outside 0..255 are clipped, NaN is an error.
             lazy: evaluate colours only when they occur.
-            workers: threads to evaluate in; None for one a core.
+            workers: threads to evaluate in, of a lazy map later too; None for one a core that this process may use.
         """
         result = cls._from_packed(np.zeros(COLORS, np.uint32), function)  # the system commits pages only when written
+        result._workers = workers
         if not lazy:
             result.compile(workers=workers)
         return result
@@ -113,7 +115,7 @@ class ColorMap:
         with self._lock:
             if self._function is None:
                 return self
-            _evaluate(self._function, self._packed, np.arange(COLORS, dtype=np.uint32), workers)
+            _evaluate(self._function, self._packed, np.arange(COLORS, dtype=np.uint32), workers or self._workers)
             self._function = None
         return self
 
@@ -231,12 +233,17 @@ class ColorMap:
             missing = np.empty(min(pixels.shape[0] * pixels.shape[1], COLORS), np.uint32)
             count = kernels.list_missing(self._packed, pixels, missing)
             try:
-                _evaluate(self._function, self._packed, missing[:count])
+                _evaluate(self._function, self._packed, missing[:count], self._workers)
             except BaseException:
                 listed = missing[:count]
                 listed = listed[self._packed[listed] & _READY == 0]
                 self._packed[listed] = 0  # so that they are listed again
                 raise
+
+
+def usable_cores() -> int:
+    """Cores that this process may use, which on a shared machine are fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 _SCRATCH: list[NDArray[np.uint32]] = []  # tables of zeros for `apply_once`, 64 MiB each
@@ -248,7 +255,7 @@ def _evaluate(
     function: ColorFunction, packed: NDArray[np.uint32], codes: NDArray[np.uint32], workers: int | None = None
 ) -> None:
     """Write the entries of `codes` (n,), in threads; each colour's result depends on that colour alone."""
-    workers = workers or os.cpu_count() or 1
+    workers = workers or usable_cores()
     size = min(_CHUNK, max(-(-len(codes) // workers), _LEAST_CHUNK))
     chunks = [codes[start : start + size] for start in range(0, len(codes), size)]
 

@@ -1,5 +1,4 @@
-"""Khan et al., "A nonlinear mapping approach to stain normalization in digital histopathology images using
-image-specific color deconvolution", IEEE Transactions on Biomedical Engineering 61(6), 2014.
+"""Khan et al., "A nonlinear mapping approach to stain normalization in digital histopathology", IEEE TBME 61(6), 2014.
 
 Colours are classified as hematoxylin or eosin; the classes' mean colours are the stain vectors; and each stain's
 intensities are mapped by a smooth curve through percentiles of the classes.

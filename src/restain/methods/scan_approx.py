@@ -1,5 +1,6 @@
-"""After Salvi, Michielli & Molinari, "Stain Color Adaptive Normalization (SCAN) algorithm", Computer Methods and
-Programs in Biomedicine 193, 2020: an approximation, since no code was published and the abstract is all we follow.
+"""An approximation of SCAN: Salvi, Michielli & Molinari, "Stain Color Adaptive Normalization", CMPB 193, 2020.
+
+No code was published; the abstract is all that is followed.
 
 Nuclei, stroma and background are found; the stain vectors are the mean densities of nuclei and of stroma; strengths are
 matched; the background keeps its colour. The paper segments nuclei by their shape, which a colour map cannot.
@@ -17,7 +18,7 @@ from restain.methods.lasso import lasso
 from restain.methods.stain_vectors import StainAppearance, StainNormalizer, order_stains
 from restain.methods.statistics import weighted_mean
 
-MOST_ROUNDS = 100  # of the clustering; on real tiles it rests after ten to forty
+MOST_ROUNDS = 100  # of the clustering; real tiles rest long before
 
 
 @dataclass(eq=False, kw_only=True)
@@ -26,8 +27,8 @@ class ScanApprox(StainNormalizer):
 
     Attributes:
         clusters: what is clustered: the "direction" of optical density, which is hue, each colour weighing as its
-            density; or "density" itself, which splits dark from pale more than blue from pink: on tiles of CRC-VAL the
-            vectors were then 3 to 11 degrees apart, on the profile "pap" 0.7; by direction 7 to 16, and 12.
+            density; or "density" itself, which splits dark from pale more than blue from pink, so that the vectors
+            often come out too near each other to be told apart.
         bright: a colour is background if its darkest channel is above this share of glass ...
         colorless: ... and its channels differ by less than this share of glass. Both rules end softly, so that there
             is no edge: from wholly background to wholly tissue within `feather`.

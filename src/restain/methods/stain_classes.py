@@ -126,6 +126,7 @@ def train_classifier(
             f"training a classifier needs scikit-learn ({error}); install it with: pip install 'restain[evaluation]'"
         )
         raise MissingExtraError(message) from error
+    _check_numbers(trees, levels, seed)
     pictures = [as_rgb8(image) for image in images]
     marks = [np.asarray(label) for label in labels]
     _check_labels(pictures, marks)
@@ -133,12 +134,16 @@ def train_classifier(
     whites = [find_white_point(histogram).level for histogram in histograms]
     tissues = [histogram.tissue(white, TISSUE) for histogram, white in zip(histograms, whites, strict=True)]
     balanced = [balance(tissue.colors, white) for tissue, white in zip(tissues, whites, strict=True)]
-    palette = octree_palette(np.concatenate(balanced))
-    shares = np.stack([palette_shares(c, t.counts, palette) for c, t in zip(balanced, tissues, strict=True)])
+    seen = [index for index, tissue in enumerate(tissues) if len(tissue)]  # blank images show background alone
+    if not seen:
+        raise InputError("none of the images shows tissue; wanted some to learn stains from")
+    palette = octree_palette(np.concatenate([_pixels_of(balanced[index], tissues[index].counts) for index in seen]))
+    shares = np.stack([palette_shares(balanced[index], tissues[index].counts, palette) for index in seen])
     mean = shares.mean(axis=0)
     axis = np.linalg.svd(shares - mean)[2][0]
     axis *= np.sign(axis[np.abs(axis).argmax()])  # the sign of a component is arbitrary
-    own = (shares - mean) @ axis
+    own = np.zeros(len(pictures))
+    own[seen] = (shares - mean) @ axis
     features, classes = [], []
     for picture, mark, white, descriptor in zip(pictures, marks, whites, own, strict=True):
         colors = balance(picture[mark > 0], white)
@@ -179,6 +184,13 @@ def octree_palette(colors: Floats, size: int = 256) -> Floats:
     return np.unique(palette, axis=0)
 
 
+def _pixels_of(colors: Floats, counts: Floats, most: int = 200_000) -> Floats:
+    """Colours (n, 3) repeated by their counts, as in the image, to about `most` rows, each at least once."""
+    repeats = np.maximum(np.rint(counts * min(1.0, most / counts.sum())), 1).astype(np.intp)
+    pixels: Floats = np.repeat(colors, repeats, axis=0)
+    return pixels
+
+
 def palette_shares(colors: Floats, counts: Floats, palette: Floats) -> Floats:
     """The share of each palette colour (p,): every colour counts for the nearest one."""
     from scipy.spatial import KDTree
@@ -200,13 +212,20 @@ def checked_classifier(classifier: Any) -> dict[str, NDArray[Any]]:
     labels = np.asarray(classifier["labels"])
     if labels.ndim != 4 or labels.shape[1:] != (BINS,) * 3 or not len(labels) or not np.isin(labels, range(4)).all():
         raise InputError(f"got a classifier with labels of shape {labels.shape}; wanted (s, {BINS}, {BINS}, {BINS})")
-    arrays = {name: np.asarray(classifier[name], np.float64) for name in sorted(wanted - {"labels"})}
+    # Copies, so that a later change of the caller's arrays changes nothing here.
+    arrays = {name: np.array(classifier[name], np.float64) for name in sorted(wanted - {"labels"})}
     colors = len(arrays["palette"])
     shapes = {"descriptors": (len(labels),), "palette": (colors, 3), "mean": (colors,), "axis": (colors,)}
     for name, shape in shapes.items():
         if arrays[name].shape != shape or not colors or not np.isfinite(arrays[name]).all():
             raise InputError(f"got a classifier with {name} of shape {arrays[name].shape}; wanted {shape}, finite")
     return {"labels": labels.astype(np.uint8), **arrays}
+
+
+def _check_numbers(trees: int, levels: int, seed: int) -> None:
+    for name, value, most in (("trees", trees, 1000), ("levels", levels, 64), ("seed", seed + 1, 2**32)):
+        if not isinstance(value, int) or not 1 <= value <= most:
+            raise InputError(f"got {name}={value}; wanted a whole number up to {most}")
 
 
 def _check_labels(pictures: Sequence[RGB8], marks: Sequence[NDArray[Any]]) -> None:

@@ -175,7 +175,7 @@ def _normalize_image(
     if appearance is None:
         histogram = ColorHistogram.from_image(pixels, mask=known)
         appearance = normalizer.estimate(histogram)
-    color_map = normalizer.color_map(appearance, lazy=True)
+    color_map = normalizer.color_map(appearance, lazy=True, workers=settings.workers)
     if isinstance(slide, ImageSlide) and slide.rgba is not None and writes_alpha(output.suffix):
         colors = color_map(np.ascontiguousarray(slide.rgba[..., :3]))
         result: NDArray[np.uint8] = np.dstack([colors, slide.rgba[..., 3]])

@@ -112,7 +112,7 @@ def normalize_slide(
         sample = histogram.provenance
         appearance = normalizer.estimate(histogram)
     # Lazily: a slide shows some percent of all colours.
-    color_map = normalizer.color_map(appearance, lazy=True)
+    color_map = normalizer.color_map(appearance, lazy=True, workers=workers)
     write_mapped(
         source,
         output,
