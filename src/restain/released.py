@@ -68,7 +68,8 @@ def read_stainnet(path: str | os.PathLike[str]) -> dict[str, NDArray[np.float64]
         weight, bias = state[f"{name}.weight"], state[f"{name}.bias"]
         if weight.ndim != 4 or weight.shape[2:] != (1, 1) or bias.ndim != 1:
             raise FormatError(
-                f"{path}: {name} has weights of shape {weight.shape}; a colour map has 1×1 convolutions, (m, k, 1, 1)"
+                f"{path}: {_shown(name)} has weights of shape {weight.shape}; "
+                "a colour map has 1×1 convolutions, (m, k, 1, 1)"
             )
         weights[f"weight{layer}"] = np.ascontiguousarray(weight[:, :, 0, 0])
         weights[f"bias{layer}"] = bias
@@ -86,39 +87,57 @@ def _state_dict(path: Path) -> dict[str, NDArray[np.float64]]:
         raise MissingExtraError(message) from error
     if not path.is_file():
         raise FormatError(f"{path} is not a file; wanted the authors' .pth file")
-    if (size := _unpacked_size(path)) > MOST_BYTES:
-        raise FormatError(f"{path} has {size >> 20} MiB; a StainNet has a few KB")
     try:
+        if (size := _unpacked_size(path)) > MOST_BYTES:
+            raise FormatError(f"{path} has {size >> 20} MiB; a StainNet has a few KB")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a damaged file is an error or its numbers are checked; there is no third
             # To the CPU, since the released files were saved on a GPU.
             state = torch.load(path, map_location="cpu", weights_only=True)
         if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
             state = state["state_dict"]
+        if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+            raise FormatError(f"{path} holds a {type(state).__name__}; wanted a state dict, names with tensors")
+        total = 0
+        for name, value in state.items():
+            # Layouts other than strided, and nested tensors, have no plain values.
+            plain = value.layout == torch.strided and not value.is_nested and value.device.type == "cpu"
+            if not plain or not value.is_floating_point():
+                raise FormatError(f"{path}: {_shown(name)} is no plain tensor of real numbers")
+            total += value.numel()
+            if total > MOST_WEIGHTS:  # checked before copying: tensors of a few bytes may claim to be of any size
+                raise FormatError(f"{path} holds {total:,} values or more; a StainNet has 1,283")
+        # Resolved, since a tensor may be stored as the negative of its bytes, which NumPy does not know.
+        return {
+            str(name): value.detach().to(torch.float64).resolve_neg().numpy().copy() for name, value in state.items()
+        }
+    except FormatError:
+        raise
     except Exception as error:  # what a damaged file makes the reader raise is open-ended
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
-        named = f"{type(error).__name__}: {reason}"[:160]
+        lines = str(error).strip().splitlines()
+        named = _shown(f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}", 160)
         raise FormatError(f"{path} is damaged or holds more than tensors ({named})") from None
-    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise FormatError(f"{path} holds a {type(state).__name__}; wanted a state dict, names with tensors")
-    for name, value in state.items():
-        # A tensor of a few bytes may claim to be of any size, and other layouts have no plain values.
-        if value.layout != torch.strided or value.device.type != "cpu" or not value.is_floating_point():
-            raise FormatError(f"{path}: {name} is no plain tensor of real numbers")
-        if value.numel() > MOST_WEIGHTS:
-            raise FormatError(f"{path}: {name} has {value.numel():,} values; a StainNet has 1,283 in all")
-    return {str(name): value.detach().to(torch.float64).numpy().copy() for name, value in state.items()}
 
 
 def _unpacked_size(path: Path) -> int:
-    """Bytes that reading the file takes: of an archive, what its members unpack to."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return sum(member.file_size for member in archive.infolist())
-    except (zipfile.BadZipFile, OSError, ValueError):
+    """Bytes that reading the file takes: of an archive, what its members unpack to.
+
+    An archive whose members cannot be listed is an error, lest it be unpacked unseen.
+    """
+    with path.open("rb") as stream:
+        is_archive = stream.read(4) == b"PK\x03\x04"  # by which PyTorch knows one
+    if not is_archive:
         return path.stat().st_size
+    with zipfile.ZipFile(path) as archive:
+        return max(path.stat().st_size, sum(member.file_size for member in archive.infolist()))
+
+
+def _shown(text: object, most: int = 60) -> str:
+    """Text from a file, short and without characters that move a terminal's cursor."""
+    whole = "".join(character if character.isprintable() else "?" for character in str(text))
+    return whole if len(whole) <= most else whole[: most - 3] + "..."
 
 
 def _listed(state: Mapping[str, Any]) -> str:
-    names = [f"{name} {tuple(value.shape)}" for name, value in list(state.items())[:3]]
+    names = [f"{_shown(name)} {tuple(value.shape)}" for name, value in list(state.items())[:3]]
     return ", ".join(names) + (", ..." if len(state) > 3 else "") if names else "nothing"

@@ -107,6 +107,13 @@ OTHER_FILES = {
     "3×3 layers": {"a.weight": torch.zeros(3, 3, 3, 3), "a.bias": torch.zeros(3)},
     "a linear layer": {"a.weight": torch.zeros(3, 3), "a.bias": torch.zeros(3)},
     "a tensor that claims to be huge": {"a.weight": torch.zeros(1).expand(10**13, 3, 1, 1), "a.bias": torch.zeros(3)},
+    "many tensors that claim to be large": {
+        f"{layer}.{kind}": torch.zeros(1).expand(MOST_WEIGHTS // 10)
+        for layer in range(20)
+        for kind in ("weight", "bias")
+    },
+    "a tensor without values": {"a.weight": torch.zeros(3, 3, 1, 1, device="meta"), "a.bias": torch.zeros(3)},
+    "names that move the cursor": {"a\n\x1b[2J.weight": torch.zeros(3, 3, 3, 3), "a\n\x1b[2J.bias": torch.zeros(3)},
     "a sparse tensor": {"a.weight": torch.zeros(3, 3, 1, 1).to_sparse(), "a.bias": torch.zeros(3)},
     "complex numbers": {"a.weight": torch.zeros(3, 3, 1, 1, dtype=torch.complex64), "a.bias": torch.zeros(3)},
     "whole numbers": {"a.weight": torch.zeros(3, 3, 1, 1, dtype=torch.int64), "a.bias": torch.zeros(3)},
@@ -118,8 +125,34 @@ OTHER_FILES = {
 @pytest.mark.parametrize("what", OTHER_FILES)
 def test_other_files(what: str, tmp_path: Path) -> None:
     torch.save(OTHER_FILES[what], tmp_path / "other.pth")
-    with pytest.raises(FormatError, match=r"other\.pth"):
+    with pytest.raises(FormatError, match=r"other\.pth") as caught:
         read_stainnet(tmp_path / "other.pth")
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_tensors_of_tensors(tmp_path: Path) -> None:
+    nested = torch.nested.nested_tensor([torch.zeros(3), torch.zeros(4)])
+    torch.save({"a.weight": nested, "a.bias": torch.zeros(3)}, tmp_path / "nested.pth")
+    with pytest.raises(FormatError, match=r"nested\.pth: a\.weight is no plain tensor"):
+        read_stainnet(tmp_path / "nested.pth")
+
+
+def test_a_tensor_stored_as_the_negative_of_its_bytes(tmp_path: Path) -> None:
+    minus = torch.eye(3, dtype=torch.float64)[:, :, None, None]._neg_view()
+    torch.save({"a.weight": minus, "a.bias": torch.zeros(3)}, tmp_path / "negative.pth")
+    np.testing.assert_array_equal(read_stainnet(tmp_path / "negative.pth")["weight1"], -np.eye(3))
+
+
+def test_an_archive_that_cannot_be_listed_is_not_unpacked(released: Path) -> None:
+    """Python refuses archives of later versions, which PyTorch would read."""
+    damaged = bytearray(released.read_bytes())
+    place = -1
+    while (place := damaged.find(b"PK\x01\x02", place + 1)) >= 0:
+        damaged[place + 6] = 255  # the version needed
+    released.write_bytes(damaged)
+    with pytest.raises(FormatError, match=r"released\.pth is damaged .*NotImplementedError: zip file version"):
+        read_stainnet(released)
 
 
 def test_an_archive_that_unpacks_to_gigabytes(tmp_path: Path) -> None:
