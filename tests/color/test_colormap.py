@@ -390,6 +390,10 @@ def test_results_outside_are_clipped(value: float) -> None:
 @pytest.mark.parametrize("workers", [1, 3])
 def test_the_number_of_workers_changes_nothing(smooth_map: ColorMap, workers: int) -> None:
     assert ColorMap.from_function(smooth, workers=workers) == smooth_map
+    image = random_image(2, 400, 400)
+    expected = smooth_map(image)
+    np.testing.assert_array_equal(ColorMap.from_function(smooth, lazy=True, workers=workers)(image), expected)
+    np.testing.assert_array_equal(ColorMap.apply_once(smooth, image, workers=workers), expected)
 
 
 @settings(max_examples=30)
@@ -589,15 +593,44 @@ def test_many_threads_once() -> None:
     assert not any(table.any() for table in colormap._SCRATCH)
 
 
-def test_the_workers_asked_for_evaluate() -> None:
+WAYS = {
+    "lazily": lambda function, image, workers: ColorMap.from_function(function, lazy=True, workers=workers)(image),
+    "compiled": lambda function, image, workers: ColorMap.from_function(function, lazy=True, workers=workers).compile()(
+        image
+    ),
+    "in place": lambda function, image, workers: ColorMap.from_function(function, lazy=True, workers=workers)(
+        image, out=image
+    ),
+    "once": lambda function, image, workers: ColorMap.apply_once(function, image, workers=workers),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_workers_asked_for_evaluate(way: str) -> None:
     seen = set()
 
     def note(colors: np.ndarray) -> np.ndarray:
         seen.add(threading.get_ident())
         return colors * 1.0
 
-    image = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
-    ColorMap.from_function(note, lazy=True, workers=1)(image)
+    image = random_image(0, 400, 400)
+    WAYS[way](note, image, 1)
+    assert seen == {threading.get_ident()}
+    seen.clear()
+    WAYS[way](note, image, 3)
+    assert len(seen) <= 3
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_by_default_one_thread_a_core_that_may_be_used(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(colormap, "usable_cores", lambda: 1)
+    seen = set()
+
+    def note(colors: np.ndarray) -> np.ndarray:
+        seen.add(threading.get_ident())
+        return colors * 1.0
+
+    WAYS[way](note, random_image(0, 400, 400), None)
     assert seen == {threading.get_ident()}
 
 
@@ -609,8 +642,15 @@ def test_an_affine_layer(columns: int) -> None:
     generator = np.random.default_rng(columns)
     channels, weight = generator.normal(size=(3, columns)), generator.normal(size=(7, 3))
     bias = generator.normal(size=7)
-    result = kernels.affine(channels, weight, bias, True)
-    np.testing.assert_allclose(result, np.maximum(weight @ channels + bias[:, None], 0), rtol=0, atol=1e-12)
-    for part in (np.s_[:1], np.s_[columns // 2 :], np.s_[::-1]):
-        chosen = np.ascontiguousarray(channels[:, part])
-        np.testing.assert_array_equal(kernels.affine(chosen, weight, bias, True), result[:, part])
+    for rectify in (True, False):
+        result = kernels.affine(channels, weight, bias, rectify)
+        expected = np.repeat(bias[:, None], columns, axis=1)
+        for column in range(columns):
+            for output in range(7):
+                for each in range(3):
+                    expected[output, column] += weight[output, each] * channels[each, column]
+        np.testing.assert_allclose(result, np.maximum(expected, 0) if rectify else expected, rtol=0, atol=1e-14)
+        assert (result.min() < 0) != rectify or columns == 1
+        for part in (np.s_[:1], np.s_[columns // 2 :], np.s_[::-1], np.s_[columns // 3 : columns // 3 + 100]):
+            chosen = np.ascontiguousarray(channels[:, part])
+            np.testing.assert_array_equal(kernels.affine(chosen, weight, bias, rectify), result[:, part])

@@ -85,7 +85,7 @@ class ColorMap:
         return cls._from_packed(np.arange(COLORS, dtype=np.uint32) | _READY)
 
     @classmethod
-    def apply_once(cls, function: ColorFunction, image: Any) -> RGB8:
+    def apply_once(cls, function: ColorFunction, image: Any, *, workers: int | None = None) -> RGB8:
         """What `from_function(function)(image)` gives, evaluating this image's colours alone and keeping none of them.
 
         A table that was used before costs a small image less than a new one, whose pages the system has yet to commit.
@@ -93,6 +93,7 @@ class ColorMap:
         Args:
             function: see `ColorFunction`.
             image: (H, W, 3) uint8, or another form that `as_rgb8` accepts. Never changed.
+            workers: threads to evaluate in; None for one a core that this process may use.
         """
         from restain.color import kernels
 
@@ -102,7 +103,7 @@ class ColorMap:
         with _SCRATCH_LOCK:
             table = _SCRATCH.pop() if _SCRATCH else np.zeros(COLORS, np.uint32)
         codes = codes[: kernels.list_missing(table, pixels, codes)]
-        _evaluate(function, table, codes)  # an error loses the table; the next call makes another
+        _evaluate(function, table, codes, workers)  # an error loses the table; the next call makes another
         kernels.apply_table(table, pixels, out)
         table[codes] = 0
         with _SCRATCH_LOCK:

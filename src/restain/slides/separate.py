@@ -232,7 +232,7 @@ def _separate_slide(
         write_mapped(
             slide,
             path,
-            separator.color_map(name),
+            separator.color_map(name, workers=settings.workers),
             icc_profile=slide.icc_profile,  # the colours are still the source's
             description=_description(facts, stain=name, slide=slide_facts(slide), sample=dict(histogram.provenance)),
             settings=settings.pyramid,
