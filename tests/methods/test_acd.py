@@ -1,5 +1,7 @@
 """Adaptive colour deconvolution: its gradients, its optimum, and that it draws the same colours every time."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 import restain
 from restain import ColorHistogram
 from restain.color.spaces import rgb_to_density
-from restain.errors import InputError
+from restain.errors import FormatError, InputError
 from restain.methods.acd import DENSITIES, START_ANGLES, draw, stain_rows
 from restain.methods.stain_vectors import RUIFROK_HE, angle_between
 from restain.phantom import STAINS_A, STAINS_B, Phantom, Scanner, make_phantom
@@ -162,6 +164,24 @@ def test_tissue_of_two_scanners_comes_nearer() -> None:
     out = restain.ACD().fit(target.image).transform(source.image)
     before, after = (np.abs(image.astype(float) - target.image).mean() for image in (source.image, out))
     assert after < 0.7 * before
+
+
+IMPOSSIBLE = {
+    "no stain": ("stain_matrix", np.array([[0.0, 0, 0], [0.1, 0.9, 0.3], [0, 0, 1]])),
+    "one stain": ("stain_matrix", np.array([[0.1, 0.9, 0.3], [0.1, 0.9, 0.3], [0, 0, 1]])),
+    "no weight": ("weights", np.array([1.0, 0.0, 1.0])),
+    "a negative weight": ("weights", np.array([-1.0, 1.0, 1.0])),
+}
+
+
+@pytest.mark.parametrize("what", IMPOSSIBLE)
+def test_saved_numbers_that_cannot_be(what: str, reference: Phantom, tmp_path) -> None:
+    name, numbers = IMPOSSIBLE[what]
+    normalizer = restain.ACD().fit(reference.image)
+    normalizer.reference_ = replace(normalizer.reference_, **{name: numbers})
+    normalizer.save(tmp_path / "acd.safetensors")
+    with pytest.raises(FormatError, match=r"acd\.safetensors is a damaged normalizer .*told apart"):
+        restain.load(tmp_path / "acd.safetensors")
 
 
 @pytest.mark.parametrize("value", [300.0, float("inf"), "many", None])

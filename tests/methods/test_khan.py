@@ -1,13 +1,17 @@
 """Khan's method: the classes, bootstrapped and from labels, and the curve through their percentiles."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.interpolate import make_smoothing_spline
 
 import restain
 from restain import ColorHistogram, load
+from restain.color.glass import find_white_point
 from restain.color.spaces import balance
-from restain.errors import InputError
+from restain.errors import FormatError, InputError
+from restain.methods import stain_classes
 from restain.methods.base import Unlearnable
 from restain.methods.khan import curve_points, map_intensity
 from restain.methods.stain_classes import (
@@ -154,10 +158,38 @@ def test_a_blank_image_may_show_the_background(labelled: list[Phantom]) -> None:
         train_classifier([blank], [np.tile([1, 2, 3, 3, 2], (40, 10))])
 
 
-@pytest.mark.parametrize("arguments", [{"trees": 0}, {"trees": 2.0}, {"levels": 65}, {"seed": -1}])
-def test_numbers_that_cannot_be(labelled: list[Phantom], arguments: dict) -> None:
-    with pytest.raises(InputError, match=next(iter(arguments))):
-        train_classifier([labelled[0].image], [labels_of(labelled[0])], **arguments)
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        *(("trees", value, r"1\.\.1,000") for value in (0, -1, 1001, 2.0, float("inf"), "many", None)),
+        *(("levels", value, r"1\.\.64") for value in (0, 65, 2.0, None)),
+        *(("seed", value, r"0\.\.4,294,967,295") for value in (-1, 2**32, 0.0, "dice", None)),
+    ],
+)
+def test_numbers_that_cannot_be(labelled: list[Phantom], name: str, value, wanted: str) -> None:
+    with pytest.raises(InputError, match=f"got {name}={value!r}; wanted a whole number in {wanted}"):
+        train_classifier([labelled[0].image], [labels_of(labelled[0])], **{name: value})
+
+
+def test_the_palette_is_that_of_pixels(labelled: list[Phantom], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A colour counts as often as it occurs: the octree sees the tissue's pixels, not its colours once each."""
+    seen = []
+    monkeypatch.setattr(stain_classes, "octree_palette", lambda colors: seen.append(colors) or octree_palette(colors))
+    image = labelled[0].image
+    train_classifier([image], [labels_of(labelled[0])], trees=1)
+    histogram = ColorHistogram.from_image(image)
+    white = find_white_point(histogram).level
+    tissue = histogram.tissue(white, 0.9)
+    assert len(tissue) < len(seen[0]) == tissue.pixels
+    np.testing.assert_allclose(
+        seen[0].mean(axis=0), np.average(balance(tissue.colors, white), axis=0, weights=tissue.counts)
+    )
+
+
+def test_counts_are_scaled_to_a_bounded_number_of_pixels() -> None:
+    colors = np.arange(9.0).reshape(3, 3)
+    pixels = stain_classes._pixels_of(colors, np.array([6e9, 3e9, 1.0]), most=900)
+    assert pixels[:, 0].tolist() == [0.0] * 600 + [3.0] * 300 + [6.0]
 
 
 def test_the_callers_arrays_may_change_afterwards(classifier: dict[str, np.ndarray]) -> None:
@@ -207,6 +239,29 @@ def test_palettes() -> None:
     np.testing.assert_allclose(shares, np.bincount(nearest, minlength=len(palette)) / 5000, atol=0.002)
     few = np.repeat([[0.0, 0, 0], [250, 250, 250]], 10, axis=0)
     assert len(octree_palette(few)) <= 2
+
+
+# ---- saved ------------------------------------------------------------------------------------------------------
+
+
+IMPOSSIBLE = {
+    "no stain": ("stain_matrix", np.array([[0.0, 0, 0], [0.1, 0.9, 0.3]]), "told apart"),
+    "one stain": ("stain_matrix", np.array([[0.1, 0.9, 0.3], [0.1, 0.9, 0.3]]), "told apart"),
+    "negative": ("percentiles", np.full((2, 2, 3), [-1.0, 100, 200]), "outside 0..1000"),
+    "brighter than any": ("percentiles", np.full((2, 2, 3), [50.0, 100, 1001]), "outside 0..1000"),
+    "falling": ("percentiles", np.array([[[30.0, 20, 40], [150, 160, 170]]] * 2), "do not rise"),
+    "all alike": ("percentiles", np.full((2, 2, 3), 100.0), "do not differ"),
+}
+
+
+@pytest.mark.parametrize("what", IMPOSSIBLE)
+def test_saved_numbers_that_cannot_be(what: str, reference: Phantom, tmp_path) -> None:
+    name, numbers, message = IMPOSSIBLE[what]
+    normalizer = restain.Khan().fit(reference.image)
+    normalizer.reference_ = replace(normalizer.reference_, **{name: numbers})
+    normalizer.save(tmp_path / "khan.safetensors")
+    with pytest.raises(FormatError, match=rf"khan\.safetensors is a damaged normalizer .*{message}"):
+        load(tmp_path / "khan.safetensors")
 
 
 # ---- the curve --------------------------------------------------------------------------------------------------

@@ -236,3 +236,15 @@ def test_statistics_that_cannot_be(name: str, number: float, saved: Path) -> Non
                 appearance = normalizer.reference_
                 values = normalizer.map_colors(np.arange(300.0).reshape(100, 3) % 256, appearance)
             assert values.shape == (100, 3)
+
+
+@pytest.mark.parametrize("row", [[0.0, 0.0, 0.0], None], ids=["no stain", "one stain"])
+def test_stain_vectors_that_cannot_be(name: str, row: list[float] | None, saved: Path) -> None:
+    facts, whole = facts_of(saved), load_file(saved)
+    if "stain_matrix" not in whole:
+        pytest.skip("the method has no stain vectors")
+    matrix = whole["stain_matrix"].copy()
+    matrix[0] = matrix[1] if row is None else row
+    rewrite(saved, facts, whole | {"stain_matrix": matrix})
+    with pytest.raises(FormatError, match="cannot be told apart"):
+        load(saved)

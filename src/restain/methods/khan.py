@@ -62,6 +62,8 @@ class KhanAppearance(Appearance):
             raise ValueError("stain vectors that cannot be told apart")
         if not ((self.percentiles >= 0) & (self.percentiles <= BRIGHTEST)).all():
             raise ValueError(f"percentiles outside 0..{BRIGHTEST:g}")
+        if (np.diff(self.percentiles, axis=2) < 0).any():
+            raise ValueError("percentiles that do not rise")
         if any(len(np.unique(curve_points(channel))) < LEAST_POINTS for channel in self.percentiles):
             raise ValueError("percentiles that do not differ")
 

@@ -223,9 +223,10 @@ def checked_classifier(classifier: Any) -> dict[str, NDArray[Any]]:
 
 
 def _check_numbers(trees: int, levels: int, seed: int) -> None:
-    for name, value, most in (("trees", trees, 1000), ("levels", levels, 64), ("seed", seed + 1, 2**32)):
-        if not isinstance(value, int) or not 1 <= value <= most:
-            raise InputError(f"got {name}={value}; wanted a whole number up to {most}")
+    limits = (("trees", trees, 1, 1000), ("levels", levels, 1, 64), ("seed", seed, 0, 2**32 - 1))
+    for name, value, least, most in limits:
+        if not isinstance(value, (int, np.integer)) or not least <= value <= most:
+            raise InputError(f"got {name}={value!r}; wanted a whole number in {least}..{most:,}")
 
 
 def _check_labels(pictures: Sequence[RGB8], marks: Sequence[NDArray[Any]]) -> None:
