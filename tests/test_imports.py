@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import restain
@@ -69,6 +70,16 @@ def test_methods_and_colours_are_light_until_pixels_are_at_hand() -> None:
         "import restain\nfor name in restain.__all__:\n if not name.lower().endswith('slide'): getattr(restain, name)"
     )
     assert not modules_after(code) & HEAVY
+
+
+def test_saved_normalizers_are_read_and_described_without_numba(tmp_path: Path) -> None:
+    """A StainNet evaluates its network once when it is made; that must not cost the import of the kernels."""
+    layer = {"weight1": np.eye(3), "bias1": np.zeros(3)}
+    restain.StainNet(weights=layer).save(tmp_path / "s.safetensors")
+    code = f"import restain\nrestain.load({str(tmp_path / 's.safetensors')!r})"
+    assert not modules_after(code) & HEAVY
+    info = HELP.format(arguments=["info", str(tmp_path / "s.safetensors")])
+    assert not modules_after(info) & HEAVY
 
 
 def test_no_public_name_needs_torch() -> None:

@@ -39,7 +39,7 @@ def import_stainnet(
         normalizer.fit(reference)
     digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
     facts = {"sha256": digest, "training_data_license": training_data_license or "unknown"}
-    normalizer.provenance_ = {"weights": facts, **normalizer.provenance_}
+    normalizer.provenance_ = {**normalizer.provenance_, "weights": facts}
     return normalizer
 
 

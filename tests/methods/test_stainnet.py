@@ -1,5 +1,7 @@
 """StainNet as a method: the authors' files, float64, and glass that is not tinted."""
 
+import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +9,8 @@ import pytest
 import torch
 
 import restain
+from restain import ColorHistogram
+from restain.color.glass import PRIOR_WHITE
 from restain.errors import FormatError, InputError
 from restain.methods.stainnet import MOST_LAYERS, MOST_WEIGHTS
 from restain.phantom import Phantom
@@ -78,6 +82,35 @@ def test_a_released_file(released: Path, phantom: Phantom) -> None:
     normalizer = import_stainnet(released)
     assert normalizer == make("stainnet")
     assert list(normalizer.provenance_) == ["weights"]
+
+
+@pytest.mark.parametrize(("given", "told"), [(None, "unknown"), ("CC0-1.0", "CC0-1.0")])
+def test_where_the_weights_come_from_is_kept(given: str | None, told: str, released: Path, phantom: Phantom) -> None:
+    """Whatever reference is fitted, before or after the normalizer was saved."""
+    facts = {"sha256": hashlib.sha256(released.read_bytes()).hexdigest(), "training_data_license": told}
+    reference = replace(ColorHistogram.from_image(phantom.image), provenance={"slide": "an id"})
+    normalizer = import_stainnet(released, reference, training_data_license=given)
+    assert normalizer.provenance_ == {"slide": "an id", "weights": facts}
+    normalizer.save(released.with_suffix(".safetensors"))
+    loaded = restain.load(released.with_suffix(".safetensors"))
+    assert loaded.fit(phantom.image).provenance_ == {"weights": facts}
+    assert loaded.fit(reference).provenance_ == {"slide": "an id", "weights": facts}
+
+
+def test_the_callers_arrays_may_change_afterwards() -> None:
+    given = {name: array.copy() for name, array in stainnet_weights().items()}
+    normalizer = restain.StainNet(weights=given)
+    for array in given.values():
+        array[:] = 0
+    assert normalizer == make("stainnet")
+
+
+@pytest.mark.parametrize("background", ["match", "none"])
+def test_the_wanted_glass_is_as_bright_as_the_network_makes_it(background: str) -> None:
+    """Computed without the kernels, when the normalizer is made; see the imports' tests."""
+    normalizer = make("stainnet", background=background)
+    level = 255.0 if background == "none" else normalizer.evaluate(np.array([PRIOR_WHITE])).max()
+    np.testing.assert_allclose(normalizer.reference_.white_point, level, rtol=0, atol=1e-9)
 
 
 def test_a_file_with_code_is_refused(tmp_path: Path) -> None:

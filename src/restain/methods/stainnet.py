@@ -1,7 +1,8 @@
-"""Kang et al., "StainNet: a fast and robust stain normalization network", Frontiers in Medicine 2021, as a method.
+"""Kang et al., Frontiers in Medicine 2021: StainNet, a network trained beforehand, as a colour map.
 
 Three 1×1 convolutions see one pixel at a time, so the trained network is a colour map like any other: given its
-weights, it is evaluated here in NumPy's float64, and compiled once. Training it is the work of another room.
+weights, it is evaluated here in NumPy's float64, and compiled once. Training it is the work of another room. The paper
+is "StainNet: a fast and robust stain normalization network".
 """
 
 from collections.abc import Callable, Mapping
@@ -32,8 +33,9 @@ class StainNet(Normalizer):
 
     The map is given beforehand: `fit` and `estimate` learn nothing but the glass, and `fit` may be left out: glass is
     then a neutral gray, as bright as the network makes it. That matters, because a network tints glass that was rare in
-    its training, as the released weights do, visibly. Tissue stays what the network makes of it, up to the level of
-    that glass; with `background="none"` everything does.
+    its training, as the released weights do, visibly. With `background="match"` tissue stays what the network makes of
+    it, up to the level of that glass; "keep" and "white" rescale it by their glass, as they do for every method; with
+    "none" everything stays what the network makes of it.
 
     Attributes:
         weights: `weight1` (m, 3), `bias1` (m,), `weight2` (k, m), `bias2` (k,), ..., the last weight (3, k): the
@@ -66,7 +68,7 @@ class StainNet(Normalizer):
         """Learn the wanted glass; where the weights come from stays in the provenance."""
         weights = {name: value for name, value in self.provenance_.items() if name == "weights"}
         super().fit(reference)
-        self.provenance_ = {**weights, **self.provenance_}
+        self.provenance_ = {**self.provenance_, **weights}
         return self
 
     def _restyle_levels(self, levels: Floats, appearance: Appearance, reference: Appearance) -> Floats:

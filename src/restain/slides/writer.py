@@ -20,7 +20,6 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from restain.color import kernels
 from restain.color.images import RGB8
 from restain.errors import InputError
 from restain.files import atomic_output
@@ -73,6 +72,8 @@ def encode_tile(pixels: RGB8 | None, settings: PyramidSettings) -> EncodedTile:
     data: bytes = imagecodecs.jpeg8_encode(  # type: ignore[assignment]  # a bytearray only when `out` is one
         pixels, level=settings.quality, colorspace="rgb", outcolorspace="ycbcr", subsampling=settings.subsampling
     )
+    from restain.color import kernels  # Numba takes long to import, and who only looks at a file needs none of it
+
     half = np.empty((side // 2, side // 2, 3), np.uint8)
     kernels.halve(pixels, half)
     return EncodedTile(data, half)
