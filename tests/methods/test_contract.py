@@ -4,6 +4,7 @@ import functools
 import itertools
 import json
 import pickle
+import sys
 import warnings
 from dataclasses import fields, replace
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from restain import METHODS, ColorHistogram, load
 from restain.color.images import as_rgb8
+from restain.describe import first_sentence
 from restain.errors import EstimateWarning, FitError, InputError, NotFittedError
 from restain.methods import base
 from restain.methods.base import Appearance, Normalizer
@@ -267,6 +269,24 @@ def test_unknown_settings_are_refused(name: str) -> None:
         make(name, brightness=3)
     with pytest.raises(TypeError):
         METHODS[name]("match")  # settings have names
+
+
+def test_the_module_says_in_a_short_sentence_what_the_method_is(name: str) -> None:
+    """`restain methods` shows it on one line of a wide terminal, behind the name."""
+    assert 20 < len(first_sentence(sys.modules[METHODS[name].__module__].__doc__)) < 115
+
+
+def test_settings_are_compared_by_digests(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trained classifier has millions of labels, which as lists would take seconds."""
+    asked, settings_of = [], Normalizer.settings
+
+    def note(self: Normalizer, *, brief: bool = False) -> dict:
+        asked.append(brief)
+        return settings_of(self, brief=brief)
+
+    monkeypatch.setattr(Normalizer, "settings", note)
+    assert make(name) == make(name)
+    assert asked == [True, True]
 
 
 def test_equality(name: str, phantom: Phantom, reference: Phantom) -> None:

@@ -1,8 +1,8 @@
-"""Zheng et al., "Adaptive color deconvolution for histological WSI normalization", Computer Methods and Programs in
-Biomedicine 170, 2019.
+"""Zheng et al., CMPB 2019: stain vectors and weights found together by gradient descent.
 
-The stain vectors and a weight for each stain are found together by gradient descent on four wishes: little that the
-stains do not explain, few pixels with both stains, a given balance of the stains, and a given overall strength.
+It goes down on four wishes: little that the stains do not explain, few pixels with both stains, a given balance of the
+stains, and a given overall strength. The paper is "Adaptive color deconvolution for histological WSI normalization",
+Computer Methods and Programs in Biomedicine 170.
 """
 
 import operator

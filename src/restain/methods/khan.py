@@ -1,7 +1,8 @@
-"""Khan et al., "A nonlinear mapping approach to stain normalization in digital histopathology", IEEE TBME 61(6), 2014.
+"""Khan et al., IEEE TBME 2014: each stain's intensities mapped by a smooth curve.
 
 Colours are classified as hematoxylin or eosin; the classes' mean colours are the stain vectors; and each stain's
-intensities are mapped by a smooth curve through percentiles of the classes.
+intensities are mapped by a smooth curve through percentiles of the classes. The paper is "A nonlinear mapping approach
+to stain normalization in digital histopathology", IEEE TBME 61(6).
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,7 @@
-"""An approximation of SCAN: Salvi, Michielli & Molinari, "Stain Color Adaptive Normalization", CMPB 193, 2020.
+"""An approximation of SCAN (Salvi et al., CMPB 2020), of which no code was published.
 
-No code was published; the abstract is all that is followed.
+Salvi, Michielli & Molinari, "Stain Color Adaptive Normalization (SCAN) algorithm", Computer Methods and Programs in
+Biomedicine 193; the abstract is all that is followed.
 
 Nuclei, stroma and background are found; the stain vectors are the mean densities of nuclei and of stroma; strengths are
 matched; the background keeps its colour. The paper segments nuclei by their shape, which a colour map cannot.
