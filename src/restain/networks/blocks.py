@@ -1,0 +1,49 @@
+"""Small parts that the networks share: norm layers by name, and the check of an image's sides."""
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from restain.errors import InputError
+
+Norm = Literal["instance", "batch"]
+"""`instance`: instance norm without weights or running statistics. `batch`: batch norm with both."""
+
+
+def make_norm(norm: Norm, channels: int, *, eps: float = 1e-5, momentum: float = 0.1) -> nn.Module:
+    """A norm layer as the papers' code has it.
+
+    Args:
+        norm: see `Norm`.
+        channels: of the maps that it normalizes.
+        eps: added to the variance.
+        momentum: weight of the newest batch in the running statistics of batch norm (Keras counts the other way).
+
+    Raises:
+        InputError: another name.
+    """
+    if norm == "instance":
+        return nn.InstanceNorm2d(channels, eps=eps)
+    if norm == "batch":
+        return nn.BatchNorm2d(channels, eps=eps, momentum=momentum)
+    raise InputError(f"got norm={norm!r}; wanted 'instance' or 'batch'")
+
+
+def check_sides(images: Tensor, multiple: int) -> None:
+    """Refuse images that a network cannot halve and double back to their size.
+
+    Args:
+        images: (N, C, H, W).
+        multiple: what H and W must be multiples of.
+
+    Raises:
+        InputError: they are not, or `images` has other axes.
+    """
+    if images.ndim != 4:
+        raise InputError(f"got a tensor of shape {tuple(images.shape)}; wanted (N, C, H, W)")
+    height, width = images.shape[2:]
+    if height % multiple or width % multiple or not height or not width:
+        raise InputError(
+            f"got images of {height} × {width}; wanted sides that are multiples of {multiple}: "
+            "pad by reflection and crop the result"
+        )
