@@ -7,12 +7,14 @@ RestainError
 ├── SlideError          a slide or image file cannot be opened or read (also an OSError)
 ├── OutputError         an output may not or cannot be written (also an OSError)
 ├── WeightsUnavailable  a metric or loss needs a network's published weights, and their file was not given
+├── TrainingError       a training run cannot go on: a loss is not finite, a network has collapsed, no checkpoint loads
 ├── FormatError         a saved normalizer, profile or histogram is damaged or of another kind (also a ValueError)
 └── MissingExtraError   an optional library is not installed; the message says how to (also an ImportError)
 
 RestainWarning (a UserWarning)
 ├── EstimateWarning     an appearance could not be measured; what was used instead is named
 ├── MetricWarning       a metric was computed where its number says little; the message says why
+├── TrainingWarning     a part of a training run cannot be used; what is used instead is named
 └── SlideWarning        a slide's own metadata is implausible and was ignored
 """
 
@@ -45,6 +47,10 @@ class WeightsUnavailable(RestainError):
     """A metric or loss needs a network's published weights; the message says which file, and how to give it."""
 
 
+class TrainingError(RestainError):
+    """A training run cannot go on; the message says at which step, why, and from where it can be taken up again."""
+
+
 class FormatError(RestainError, ValueError):
     """A saved normalizer, profile or histogram is damaged or of another kind."""
 
@@ -63,6 +69,10 @@ class EstimateWarning(RestainWarning):
 
 class MetricWarning(RestainWarning):
     """A metric was computed where its number says little; the message says why."""
+
+
+class TrainingWarning(RestainWarning):
+    """A part of a training run cannot be used (a damaged checkpoint); the message names what is used instead."""
 
 
 class SlideWarning(RestainWarning):
