@@ -1,0 +1,86 @@
+"""One process trains into a run: a lock that its death releases, however it dies."""
+
+import json
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+
+from restain.errors import OutputError
+
+
+class RunLock:
+    """An exclusive lock on a file, held until `release` or until the process ends, `kill -9` included.
+
+    It is the system's own lock on the open file (`flock`; on Windows `msvcrt.locking`), so a file that a dead process
+    left behind is no lock. Worker processes that are forked do not keep it. The file stays: removing it would let two
+    processes lock two files of one name.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Take the lock.
+
+        Raises:
+            OutputError: another process holds it, or the file cannot be written.
+        """
+        self.path = path
+        try:
+            # Not truncated: the holder's words must stay readable for the one who is refused.
+            self._descriptor: int | None = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise OutputError(f"cannot write in {path.parent}: {error.strerror}") from error
+        if not _try_lock(self._descriptor):
+            holder = self._holder()
+            os.close(self._descriptor)
+            raise OutputError(f"{path.parent} is being trained into by {holder}; wait for it or end it")
+        words = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%F %T")})
+        try:
+            os.ftruncate(self._descriptor, 0)
+            os.write(self._descriptor, words.encode())
+        except OSError:
+            pass  # a full disk: the lock holds all the same, only its words are missing
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forget)
+
+    def release(self) -> None:
+        """Give the lock back; a second call does nothing."""
+        self._forget()
+
+    def _forget(self) -> None:
+        # A lock belongs to the open file: a fork's closing leaves it with the parent, who is then its only holder.
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _holder(self) -> str:
+        try:
+            words = json.loads(self.path.read_text())
+            return f"process {words['pid']} on {words['host']} (since {words['since']})"
+        except (OSError, ValueError, KeyError, TypeError):
+            return "another process"
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _try_lock(descriptor: int) -> bool:
+        try:
+            os.lseek(descriptor, 1 << 30, os.SEEK_SET)  # beyond the words, which stay readable
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            os.lseek(descriptor, 0, os.SEEK_SET)
+        except OSError:
+            return False
+        return True
+
+else:
+    import fcntl
+
+    def _try_lock(descriptor: int) -> bool:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True  # a file system without locks: better an unguarded run than none
+        return True
