@@ -249,8 +249,8 @@ def _decode(node: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
         return [_decode(item, tensors) for item in node]
     if not isinstance(node, dict):
         return node
-    kind = next(iter(node))
-    content = node[kind]
+    kind = next(iter(node), "")
+    content: Any = node.get(kind)
     if kind == "dict":
         return {_decode(key, tensors): _decode(item, tensors) for key, item in content}
     if kind == "tuple":
@@ -268,6 +268,8 @@ def _decode(node: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
         if dtype.hasobject:
             raise ValueError("an array of Python objects")
         raw = tensors[content].numpy()
+        if math.prod(shape) * dtype.itemsize != raw.size:
+            raise ValueError(f"an array of {dtype} {shape} has {raw.size} bytes")
         array = raw.view(dtype).reshape(shape) if raw.size else np.empty(shape, dtype)
         return array[()] if kind == "scalar" else array
     raise ValueError(f"a value of unknown kind {kind!r:.40}")

@@ -46,7 +46,7 @@ class HealthOptions:
 
 
 class Health:
-    """Watches the losses of a run; `check` is called after every update.
+    """Watches the losses of a run; `check` is called after every update, or every few: patience counts the calls.
 
     Attributes:
         options: when a run counts as dead.
@@ -67,7 +67,7 @@ class Health:
         Args:
             step: updates done.
             losses: by name; those whose name begins with "discriminator" are watched for collapse, each only at the
-                updates that report it.
+                updates that report it. (A critic's loss, which means nothing by its size, has another name.)
             output_std: standard deviation over the pixels of the generated batch, 0..1, where the loop has it.
 
         Raises:

@@ -131,7 +131,7 @@ def plot_losses(log: str | os.PathLike[str], output: str | os.PathLike[str]) -> 
     """Draw a log as a PNG: one panel per kind of loss, and one of the learning rates.
 
     The kind is the first word of a loss's name: `cycle_source` and `cycle_target` share a panel. What was logged is
-    drawn pale, its running mean on top; a panel whose values span more than a factor of 50 has a logarithmic axis.
+    drawn pale, its running mean on top; a panel whose means span more than a factor of 20 has a logarithmic axis.
 
     Args:
         log: a `metrics.jsonl`, or the folder of a run.
@@ -160,7 +160,7 @@ def plot_losses(log: str | os.PathLike[str], output: str | os.PathLike[str]) -> 
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(5 * columns, 3.2 * rows), layout="constrained", dpi=110)
     for axes, (title, curves) in zip(figure.subplots(rows, columns, squeeze=False).flat, panels.items(), strict=False):
-        _draw(axes, title, curves, smooth=title != "learning rate")
+        _draw(axes, title, curves, rates=title == "learning rate")
     for axes in figure.axes[len(panels) :]:
         axes.set_visible(False)
     write_atomically(output, lambda stream: figure.savefig(stream, format="png"), overwrite=True)
@@ -232,20 +232,21 @@ def _panels(lines: list[dict[str, Any]]) -> dict[str, dict[str, _Curve]]:
     return panels
 
 
-def _draw(axes: Any, title: str, curves: Mapping[str, _Curve], *, smooth: bool) -> None:
+def _draw(axes: Any, title: str, curves: Mapping[str, _Curve], *, rates: bool) -> None:
     seen = []
     for index, (name, (steps, values)) in enumerate(curves.items()):
         steps, values = _binned(steps, values)
         color = f"C{index}"
-        if smooth and len(values) > 10:
+        if not rates and len(values) > 10:
             axes.plot(steps, values, color=color, alpha=0.25, linewidth=0.8)
             values = _running_mean(values)
         axes.plot(steps, values, color=color, linewidth=1.6, label=name, marker="." if len(values) < 3 else None)
         seen.append(values[np.isfinite(values)])
     everything = np.concatenate(seen)
-    if len(everything) and everything.min() > 0 and everything.max() > 50 * everything.min():
+    if not rates and len(everything) and everything.min() > 0 and everything.max() > 20 * everything.min():
         axes.set_yscale("log")
-    axes.set_title(next(iter(curves)) if len(curves) == 1 and smooth else title)
+    axes.set_title(next(iter(curves)) if len(curves) == 1 and not rates else title)
+    axes.locator_params(axis="x", nbins=6)
     axes.set_xlabel("step")
     axes.grid(alpha=0.3)
     if len(curves) > 1:

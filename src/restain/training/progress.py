@@ -4,7 +4,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
 EVERY = 60.0
@@ -60,7 +60,8 @@ class TrainingProgress:
 
     def say(self, message: str) -> None:
         """Show a line that stays, such as that a checkpoint was written."""
-        print(message, file=self._stream, flush=True)
+        with suppress(OSError):  # a terminal that is gone is no reason to stop
+            print(message, file=self._stream, flush=True)
 
 
 @contextmanager
@@ -89,9 +90,11 @@ def training_progress(
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.table import Column
 
     console = Console(stderr=True)
-    columns = [BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.description}")]
+    facts = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
+    columns = [BarColumn(bar_width=24), MofNCompleteColumn(), facts]
     with Progress(*columns, console=console, transient=True, refresh_per_second=4) as bar:
         task = bar.add_task("", total=total, completed=start)
 

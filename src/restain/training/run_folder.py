@@ -15,6 +15,7 @@ Everything is written beside its name and renamed, so a name that is there is wh
 """
 
 import json
+import math
 import os
 import re
 import shutil
@@ -220,14 +221,18 @@ class RunFolder:
             step: updates done.
             state: what `checkpoint.save_state` takes.
             score: how good the run is by now, larger is better; the best so far becomes `best.safetensors`.
+                A score that is not finite counts as none.
 
         Raises:
             OutputError: it cannot be written; all earlier ones are still there.
         """
         path = self.checkpoints / f"step-{step:08d}.safetensors"
-        save_state(path, state, facts={"step": step, "score": None if score is None else float(score)})
-        if score is not None and score == score and (self.best_score is None or score > self.best_score):
-            _link(path, self.best)
+        score = None if score is None or not math.isfinite(score) else float(score)
+        save_state(path, state, facts={"step": step, "score": score})
+        if score is not None:
+            best = self.best_score
+            if best is None or score > best:
+                _link(path, self.best)
         found = self._steps()
         kept = [s for s in sorted(found) if s <= step][-self.keep :]
         for other in found:
