@@ -1,0 +1,38 @@
+"""`load`: whatever normalizes, from its file: a fitted method, a trained system, or the folder of a training run."""
+
+import os
+from pathlib import Path
+
+from restain import files
+from restain.errors import FormatError, MissingExtraError
+from restain.methods.base import Normalizer
+from restain.methods.base import load as load_method
+
+WEIGHTS = "normalizer.safetensors"
+"""What a training run leaves in its folder."""
+
+
+def load(path: str | os.PathLike[str]) -> Normalizer:
+    """Read what `save` wrote; no code in the file is ever run.
+
+    Args:
+        path: a .safetensors file, or a training run's folder.
+
+    Raises:
+        FormatError: the file is missing, damaged, holds something else, or names an unknown method or setting.
+        MissingExtraError: it is a network, and PyTorch is not installed.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if not (path / WEIGHTS).is_file():
+            raise FormatError(f"{path} is a folder without {WEIGHTS}; wanted a file, or a training run that got so far")
+        path = path / WEIGHTS
+    kind, _, _ = files.load_arrays(path)
+    if kind != "system":
+        return load_method(path)
+    try:
+        from restain.systems.files import load_system
+    except ImportError as error:
+        message = f"{path} is a trained network and needs PyTorch ({error}); install it: pip install 'restain[train]'"
+        raise MissingExtraError(message) from error
+    return load_system(path)

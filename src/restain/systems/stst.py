@@ -1,0 +1,163 @@
+"""Salehi & Chalechale, MVIP 2020: STST, stain-to-stain translation: gray tiles coloured by a pix2pix of one lab.
+
+The paper is "Pix2Pix-based Stain-to-Stain Translation: a solution for robust stain normalization in histopathology
+images analysis". It is trained on tiles of the target alone: gray in, colour out. Whatever is grayed then comes out in
+the target's colours. Networks and order of updates are those of the authors' code (PAPERS §5).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import Adam, Optimizer
+
+from restain.color.images import RGB8
+from restain.errors import InputError
+from restain.losses.adversarial import bce
+from restain.methods.base import Appearance
+from restain.networks.initialization import initialize
+from restain.networks.norm_statistics import frozen as frozen_norms
+from restain.networks.norm_statistics import per_image, running
+from restain.networks.stst import StstDiscriminator, StstGenerator
+from restain.systems.base import System
+from restain.systems.config import SystemConfig
+from restain.systems.deployed import Deployed, to_gray
+from restain.systems.engine import Engine
+from restain.systems.frozen import frozen, unwrapped
+
+
+@dataclass(frozen=True, kw_only=True)
+class STSTConfig(SystemConfig):
+    """STST's settings; the defaults are the paper's, and where it is silent its code's."""
+
+    epochs: int = 30
+    """The paper's; the script runs 15."""
+
+    batch_size: int = 1
+    """One, which makes of every batch norm an instance norm."""
+
+    channels: int = 64
+    """Channels of the first layer of both networks; up to eight times as many follow."""
+
+    lambda_l1: float = 100.0
+    """Weight of the mean absolute error beside the adversarial loss."""
+
+    beta1: float = 0.5
+    """First decay rate of Adam."""
+
+    beta2: float = 0.999
+    """Second decay rate of Adam."""
+
+    inference: Literal["instance", "stochastic", "eval"] = "instance"
+    """How a trained generator normalizes: "instance", with statistics of each image (of a slide: frozen ones) and
+    without dropout; "stochastic", as the code does, with dropout too; "eval", with the statistics of training."""
+
+    inference_seed: int = 0
+    """Of the dropout of "stochastic": the same for every image, so that results can be had again."""
+
+
+@dataclass(eq=False, kw_only=True)
+class STST(System):
+    """A U-Net that colours gray tiles, and a discriminator that sees the gray beside the colours.
+
+    Attributes:
+        generator: gray to colour; it normalizes.
+        discriminator: tells a tile's own colours from the generator's.
+    """
+
+    name: ClassVar[str] = "stst"
+    config_type: ClassVar[type[SystemConfig]] = STSTConfig
+    domains: ClassVar[tuple[str, ...]] = ("target",)
+    window: ClassVar[int] = 256
+
+    def make_networks(self) -> None:
+        """Make both networks, N(0, 0.02)."""
+        if self.config.crop % 256:
+            raise InputError(f"got crop = {self.config.crop}; wanted a multiple of 256 for stst")
+        self.generator = initialize(StstGenerator(channels=self.config.channels))
+        if self.trainable:
+            self.discriminator: nn.Module = initialize(StstDiscriminator(channels=self.config.channels))
+
+    def networks(self) -> dict[str, nn.Module]:
+        """The generator and the discriminator by name."""
+        names = ("generator", "discriminator")
+        return {name: getattr(self, name) for name in (names if self.trainable else names[:1])}
+
+    def make_optimizers(self) -> dict[str, Optimizer]:
+        """One Adam for each."""
+        config = self.config
+        return {
+            name: Adam(network.parameters(), lr=config.learning_rate, betas=(config.beta1, config.beta2))
+            for name, network in self.networks().items()
+        }
+
+    def update(self, batch: Mapping[str, Tensor], engine: Engine) -> dict[str, Tensor]:
+        """The discriminator on real, the discriminator on fake, each with a step of its own, then the generator."""
+        target = batch["target"] * 2 - 1
+        gray = to_gray(target)
+        with engine.autocast():
+            fake = self.generator(gray.expand(-1, 3, -1, -1))
+        losses: dict[str, Tensor] = {}
+        for name, colors, real in (
+            ("discriminator_real", target, True),
+            ("discriminator_fake", fake.detach(), False),
+        ):
+            with engine.autocast():
+                losses[name] = 0.5 * bce(self.discriminator(torch.cat([gray.expand_as(colors), colors], dim=1)), real)
+            engine.backward(losses[name])
+            engine.clip(self.discriminator)
+            self._step("discriminator")
+        with frozen(self.discriminator) as discriminator, engine.autocast():
+            losses["adversarial"] = bce(discriminator(torch.cat([gray.expand_as(fake), fake], dim=1)), True)
+            losses["l1"] = functional.l1_loss(fake, target)
+            total = losses["adversarial"] + self.config.lambda_l1 * losses["l1"]
+        engine.backward(total)
+        engine.clip(self.generator)
+        self._step("generator")
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    def validation_loss(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Mean absolute error of colouring target tiles, as the networks' range −1..1 has it (PAPERS §5.2)."""
+        network = per_image(Deployed(unwrapped(self.generator), gray=3))
+        return 2 * functional.l1_loss(network(batch["target"]), batch["target"])
+
+    def deployed(self) -> nn.Module:
+        """The generator between 0..1 and −1..1, given gray."""
+        return Deployed(unwrapped(self.generator), gray=3).eval()
+
+    def with_statistics(self, appearance: Appearance, tiles: Sequence[RGB8]) -> Appearance:
+        """Frozen statistics for the mode "instance"; the others have none of a slide's."""
+        if self.config.inference != "instance":
+            return appearance
+        return super().with_statistics(appearance, tiles)
+
+    def inference_network(self, appearance: Appearance) -> nn.Module:
+        """The generator in its mode of inference."""
+        if self.config.inference == "eval":
+            network = self.deployed()
+            return frozen_norms(network, running(network), fold=True)
+        if self.config.inference == "stochastic":
+            return Seeded(per_image(self.deployed(), dropout=True), self.config.inference_seed)
+        return super().inference_network(appearance)
+
+
+class Seeded(nn.Module):
+    """A network with dropout whose random numbers are the same for every image, and nobody else's."""
+
+    def __init__(self, network: nn.Module, seed: int) -> None:
+        super().__init__()
+        self.network = network
+        self.seed = seed
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (N, 3, H, W), one by one."""
+        devices = [images.device] if images.is_cuda else []
+        with torch.random.fork_rng(devices):
+            out = []
+            for image in images:
+                torch.manual_seed(self.seed)
+                out.append(self.network(image[None]))
+            return torch.cat(out)
