@@ -1,0 +1,369 @@
+"""From files to batches: what a network is trained on, in an order that depends on nothing but the seed.
+
+    data = TrainingData(DataSettings(source=("aperio/",), target=("hamamatsu/",), batch=4))
+    for batch in data.batches(epoch=0):
+        batch["source"], batch["target"]        # uint8 (N, 3, H, W)
+
+Every sample is a pure function of the seed, the epoch and its index: the same whatever the number of worker processes,
+of processes that train together, and of batches that were skipped because a run was resumed. No generator of torch is
+touched.
+
+An epoch is as long as the longer of the lists; the shorter starts again with other partners (PAPERS.md §2.5, §7.11).
+Every batch is full.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from restain.color.histogram import ColorHistogram
+from restain.color.images import RGB8
+from restain.errors import InputError, RestainError
+from restain.training.augment import crop_position, draw_orientation, reflect_to
+from restain.training.blank import kinds, place_crop
+from restain.training.data_settings import DataSettings as DataSettings
+from restain.training.listing import Lists, Progress, Role, list_data, sample_colors
+from restain.training.sampling import Plan, plan_epoch, shard, stable_order
+from restain.training.tiles import Picture, Shelf
+
+Batch = dict[str, torch.Tensor]
+Draw = tuple[Role, int, int]
+"""Which list, which of its pictures, and whether the crop is to be blank (`Plan.blank`)."""
+Request = list[tuple[int, int, tuple[Draw, ...]]]
+"""The samples of a batch: epoch, index, and one draw for each list."""
+_STREAMS: dict[Role, int] = {"source": 0, "target": 1}  # enters the seeds of what belongs to a list
+
+
+class TrainingData:
+    """Files, listed and split, from which batches are cut. Close it, or use it as a context manager.
+
+    Attributes:
+        settings: as given.
+        roles: "source", "target" or both: the keys of a batch.
+        paired: whether source and target of a batch show the same tissue.
+        training: by role, the pictures to train on; those of pairs correspond.
+        validation: by role, the pictures kept for validation, in a fixed order that mixes their files.
+        cached: whether all pictures are in memory.
+        failures: files that were left out, and why.
+        notes: what a person should know: files left out, small images, slides without a resolution.
+        digest: a name for exactly these pictures, split so: a resumed run can see whether its data are the same.
+    """
+
+    def __init__(self, settings: DataSettings, *, pin_memory: bool = False, progress: Progress | None = None) -> None:
+        """List the files; every one is opened, and every image decoded once.
+
+        Args:
+            settings: what to train on.
+            pin_memory: whether batches are in page-locked memory, so that copies to a GPU overlap.
+            progress: called with the number of files listed so far, and of all.
+
+        Raises:
+            InputError: there are no such files, none can be read, or no picture is left to train on.
+            RestainError: a file cannot be read and `skip_bad` is False.
+        """
+        cores = _cores()
+        listing = list_data(settings, cores, progress)
+        self.settings = settings
+        self.training, self.validation = listing.training, listing.validation
+        self.failures, self.notes = listing.failures, listing.notes
+        self.roles: tuple[Role, ...] = tuple(self.training)
+        self.paired = bool(settings.pairs)
+        self.digest = _digest(self.training, self.validation)
+        self._leading = self.roles[:1] if self.paired else self.roles
+        self._kinds = {role: _kinds_of(self.training[role], settings, role) for role in self._leading}
+        self._shelf = Shelf()
+        self.cached = self._keep(listing.kept)
+        self._cutter = _Cutter(settings, self.training, self.paired, self._shelf)
+        self._workers = min(max(cores - 1, 1), 8) if settings.workers is None else settings.workers
+        self._pin = pin_memory
+        self._loader: DataLoader[Any] | None = None
+        self._requests = _Requests()
+        self._turn = 0
+        self._fixed: dict[Picture, RGB8] = {}
+
+    # ---- training ------------------------------------------------------------------------------------------------
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """Samples of each list in an epoch, before an end that fills no batch is left out or filled."""
+        return self.settings.samples_per_epoch or max(len(self.training[role]) for role in self.roles)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches of an epoch, 1 or more; processes that train together share each."""
+        samples, batch = self.samples_per_epoch, self.settings.batch
+        return max(samples // batch if self.settings.drop_last else -(-samples // batch), 1)
+
+    def batches(self, epoch: int, *, start: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+        """The batches of one epoch, decoded ahead. One at a time: asking again ends the iterator before.
+
+        Args:
+            epoch: its number, 0 or more; each has another order and other crops.
+            start: batches to skip; what follows is what would have followed.
+            rank: number of this process among those that train together.
+            world: how many these are; each gets its part of every batch.
+
+        Returns:
+            An iterator of uint8 (batch / world, 3, crop, crop) by role, in channels-last memory.
+
+        Raises:
+            InputError: the batch is no multiple of `world`.
+            SlideError: while iterating, a file can no longer be read.
+        """
+        if epoch < 0 or start < 0:
+            raise InputError(f"got epoch {epoch}, start {start}; wanted 0 or more")
+        parts = [shard(k, self.settings.batch, rank, world) for k in range(start, self.batches_per_epoch)]
+        self._turn += 1
+        return self._cut(parts, epoch, self._turn)
+
+    def _cut(self, parts: Sequence[range], epoch: int, turn: int) -> Iterator[Batch]:
+        self._check_turn(turn)
+        plans = self._plans(epoch)
+        requests = (
+            [(epoch, i, tuple((role, int(p.pictures[i]), int(p.blank[i])) for role, p in plans.items())) for i in part]
+            for part in parts
+        )
+        for batch in self._decoded(requests):
+            if isinstance(batch, RestainError):
+                raise batch
+            yield batch
+            self._check_turn(turn)
+
+    def _check_turn(self, turn: int) -> None:
+        if turn != self._turn:
+            raise InputError("batches() was called again; only its last iterator can go on")
+
+    def _plans(self, epoch: int) -> dict[Role, Plan]:
+        count = self.batches_per_epoch * self.settings.batch
+        plans: dict[Role, Plan] = {}
+        for role in self._leading:
+            tissue, blank = self._kinds[role]
+            seed = [self.settings.seed, epoch, _STREAMS[role]]
+            share = self.settings.blank_share
+            plans[role] = plan_epoch(
+                seed, len(self.training[role]), count, blank_share=share, tissue=tissue, blank=blank
+            )
+        return plans
+
+    def _decoded(self, requests: Iterator[Request]) -> Iterator[Batch | RestainError]:
+        if self.cached or not self._workers:
+            for request in requests:
+                batch = self._cutter[request]
+                pin = self._pin and not isinstance(batch, RestainError)
+                yield {role: images.pin_memory() for role, images in batch.items()} if pin else batch  # type: ignore[union-attr]
+            return
+        if self._loader is None:
+            self._loader = DataLoader(
+                self._cutter,
+                batch_size=None,  # a request is a whole batch already
+                sampler=self._requests,
+                num_workers=self._workers,
+                collate_fn=_as_it_is,
+                prefetch_factor=2,
+                persistent_workers=True,
+                pin_memory=self._pin,
+                generator=torch.Generator(),  # else it would take a number from torch's own at every epoch
+            )
+        self._requests.now = requests
+        yield from self._loader
+
+    # ---- validation ----------------------------------------------------------------------------------------------
+
+    def validation_images(self, count: int) -> Batch:
+        """The first pictures kept for validation, always the same, each cut in its middle; for sheets.
+
+        Where nothing is kept for validation they are pictures that are trained on.
+
+        Returns:
+            By role uint8 (count or fewer, 3, crop, crop); those of pairs correspond.
+        """
+        return {role: self._stack(pictures[:count]) for role, pictures in self._shown().items()}
+
+    def validation_batches(self, batch: int | None = None, *, most: int | None = None) -> Iterator[Batch]:
+        """Everything kept for validation, in order, each cut in its middle, neither flipped nor turned.
+
+        As many as the longer list has; the shorter starts again.
+
+        Args:
+            batch: pictures at a time, None for the size of a training batch; the last may be smaller.
+            most: pictures of each list at most.
+
+        Yields:
+            By role uint8 (batch, 3, crop, crop). Nothing where nothing is kept for validation.
+        """
+        lists = {role: self.validation.get(role, []) for role in self.roles}
+        count = 0 if not all(lists.values()) else max(len(pictures) for pictures in lists.values())
+        count = count if most is None else min(count, most)
+        size = batch or self.settings.batch
+        for first in range(0, count, size):
+            which = range(first, min(first + size, count))
+            yield {role: self._stack([some[i % len(some)] for i in which]) for role, some in lists.items()}
+
+    def _shown(self) -> Lists:
+        if all(self.validation.get(role) for role in self.roles):
+            return self.validation
+        shown: Lists = {}
+        for role in self.roles:
+            lead = self.training["source"] if self.paired else self.training[role]
+            order = stable_order([f"{picture.name} {picture.location}" for picture in lead], self.settings.seed)
+            shown[role] = [self.training[role][i] for i in order]
+        return shown
+
+    def _stack(self, pictures: Sequence[Picture]) -> torch.Tensor:
+        crop = self.settings.crop
+        if not pictures:
+            return torch.empty((0, 3, crop, crop), dtype=torch.uint8)
+        return _tensor([self._middle(picture) for picture in pictures])
+
+    def _middle(self, picture: Picture) -> RGB8:
+        """The middle crop of a picture, kept for the next time while there is room."""
+        cut = self._fixed.get(picture)
+        if cut is None:
+            x, y = crop_position(picture.size, self.settings.crop, "center")
+            cut = _window(self._shelf, picture, x, y, self.settings.crop)
+            if (len(self._fixed) + 1) * cut.nbytes <= self.settings.cache_bytes:
+                self._fixed[picture] = np.ascontiguousarray(cut)
+        return cut
+
+    # ---- the rest ------------------------------------------------------------------------------------------------
+
+    def histogram(self, role: Role, *, most: int = 32) -> ColorHistogram:
+        """Colours of what is trained on, glass included: to find a white point in, or to fit a normalizer to.
+
+        Args:
+            role: "source" or "target".
+            most: files to read, chosen by the seed; slides are sampled.
+
+        Raises:
+            InputError: there is no such list, or nothing of it can be read.
+        """
+        if role not in self.training:
+            raise InputError(f"there is no {role} among {', '.join(self.roles)}")
+        files = list(dict.fromkeys(picture.path for picture in self.training[role]))
+        histogram = sample_colors(files, self.settings.seed, most)
+        if histogram is None:
+            raise InputError(f"none of the {len(files)} files of the {role} can be read any more")
+        return histogram
+
+    def close(self) -> None:
+        """End worker processes and close files."""
+        self._turn += 1
+        self._loader = None
+        self._shelf.close()
+
+    def __enter__(self) -> "TrainingData":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def _keep(self, kept: dict[Picture, RGB8]) -> bool:
+        """Keep every picture in memory if all fit; else none."""
+        lists = [*self.training.values(), *self.validation.values()]
+        pictures = {picture for some in lists for picture in some}
+        if sum(3 * picture.size[0] * picture.size[1] for picture in pictures) > self.settings.cache_bytes:
+            return False
+        for picture in pictures:
+            pixels = kept.get(picture)
+            self._shelf.kept[picture] = self._shelf.read(picture, 0, 0, *picture.size) if pixels is None else pixels
+        self._shelf.close()
+        return True
+
+
+class _Cutter(Dataset[Any]):
+    """Cuts the crops of a batch; lives in the worker processes, too, and remembers nothing from one to the next."""
+
+    def __init__(self, settings: DataSettings, lists: Lists, paired: bool, shelf: Shelf) -> None:
+        self._settings, self._lists, self._paired, self._shelf = settings, lists, paired, shelf
+
+    def __getitem__(self, request: Request) -> Batch | RestainError:
+        """The batch, or what went wrong: an exception that crosses processes would arrive as a wall of text."""
+        crops: dict[str, list[RGB8]] = {}
+        try:
+            for epoch, index, draws in request:
+                for role, number, blank in draws:
+                    for name, crop in self._crops(epoch, index, role, number, blank).items():
+                        crops.setdefault(name, []).append(crop)
+        except RestainError as error:
+            return error
+        return {role: _tensor(images) for role, images in crops.items()}
+
+    def _crops(self, epoch: int, index: int, role: Role, number: int, blank: int) -> dict[str, RGB8]:
+        settings = self._settings
+        picture = self._lists[role][number]
+        generator = np.random.default_rng([settings.seed, epoch, _STREAMS[role], 4, index])
+        if blank >= 0 and picture.stained is not None:
+            x, y = place_crop(picture.stained, picture.size, settings.crop, bool(blank), generator)
+        else:
+            x, y = crop_position(picture.size, settings.crop, settings.crop_mode, generator)
+        orientation = draw_orientation(
+            generator, flip=settings.flip, flip_vertical=settings.flip_vertical, rotate=settings.rotate
+        )
+        roles = self._lists if self._paired else [role]
+        return {
+            name: orientation(_window(self._shelf, self._lists[name][number], x, y, settings.crop)) for name in roles
+        }
+
+
+class _Requests(Sampler[Any]):
+    """What the worker processes are to cut next; set before each epoch, as they outlive it."""
+
+    def __init__(self) -> None:
+        self.now: Iterator[Request] = iter(())
+
+    def __iter__(self) -> Iterator[Request]:
+        return self.now
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _window(shelf: Shelf, picture: Picture, x: int, y: int, side: int) -> RGB8:
+    width, height = (min(side, length) for length in picture.size)
+    return reflect_to(shelf.read(picture, x, y, width, height), side)
+
+
+def _tensor(images: Sequence[RGB8]) -> torch.Tensor:
+    """(N, 3, H, W) of N images (H, W, 3), in channels-last memory."""
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+
+
+def _kinds_of(
+    pictures: Sequence[Picture], settings: DataSettings, role: Role
+) -> tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]:
+    """Indices of the pictures in which a crop can show tissue, and be blank; None where nobody asks."""
+    if settings.blank_share is None:
+        return None, None
+    crop = settings.crop
+    found = np.array([(True, False) if p.stained is None else kinds(p.stained, p.size, crop) for p in pictures])
+    tissue, blank = (np.flatnonzero(column).astype(np.int64) for column in found.T)
+    if settings.blank_share > 0 and not len(blank):
+        raise InputError(
+            f"blank_share is {settings.blank_share:g}, but no picture of the {role} has a blank place of {crop} "
+            "pixels; leave it out, or add pictures of glass"
+        )
+    if settings.blank_share < 1 and not len(tissue):
+        raise InputError(f"no picture of the {role} has tissue; leave blank_share out to train on it as it is")
+    return tissue, blank
+
+
+def _digest(training: Lists, validation: Lists) -> str:
+    facts = [
+        [part, role, picture.name, picture.location, picture.size, picture.downsample]
+        for part, lists in (("training", training), ("validation", validation))
+        for role, pictures in sorted(lists.items())
+        for picture in pictures
+    ]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
