@@ -3,12 +3,15 @@
 A pixelwise method is written on *balanced* colours: RGB in 0..255 scaled so that glass is 255 in every channel,
 T = (I+1)/(W+1). It says what it learns from tissue colours (`_learn`) and how it changes colours (`_restyle`); the
 white point, the fade into glass, fallbacks, tables and files are written here, once.
+
+A method that looks at neighbourhoods (a network) answers the same verbs; it has a `WindowMap` in place of a colour map,
+and may want tiles beside the colours to estimate from.
 """
 
 import hashlib
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, Self, get_args
 
@@ -17,11 +20,13 @@ from numpy.typing import NDArray
 
 from restain import files
 from restain.color.colormap import ColorMap
-from restain.color.glass import WhitePoint, find_white_point, glass_weight
+from restain.color.glass import WhitePoint, find_white_point
 from restain.color.histogram import ColorHistogram
 from restain.color.images import RGB8, as_rgb8, opaque
 from restain.color.spaces import balance
 from restain.errors import EstimateWarning, FitError, FormatError, InputError, NotFittedError
+from restain.methods.glass import GlassRule, match_glass
+from restain.methods.windows import WindowMap, apply_windows
 
 Background = Literal["match", "keep", "white", "none"]
 Floats = NDArray[np.float64]
@@ -55,6 +60,9 @@ class Appearance:
         fallback: why the statistics could not be measured and what stands in for them; "" when they were.
         icc_profile: the ICC profile of the pixels, None for sRGB.
     """
+
+    long_fields: ClassVar[tuple[str, ...]] = ("icc_profile",)
+    """Fields too long to be shown, and to be written into the description of every output."""
 
     white_point: Floats
     white_origin: str
@@ -102,6 +110,11 @@ class Normalizer:
     """Bits a channel of the colours that statistics are computed on, where there are very many; 8 for all."""
     fixed: ClassVar[bool] = False
     """Whether the map is given beforehand: `fit` and `estimate` then measure the white point alone, on any image."""
+    neighbourhood: ClassVar[bool] = False
+    """Whether a pixel's result depends on the pixels around it: there is then a `WindowMap`, and no colour map."""
+    statistics_tiles: ClassVar[int] = 0
+    """How many tiles of tissue, `statistics_side` pixels square, `estimate` wants beside the colours of a slide."""
+    statistics_side: ClassVar[int] = 256
 
     background: Background = "match"
     luminosity: float | None = 0.8
@@ -164,8 +177,13 @@ class Normalizer:
         self.provenance_ = dict(histogram.provenance)
         return self
 
-    def estimate(self, source: Any) -> Appearance:
-        """Learn how one slide looks, once; `source` as in `fit`.
+    def estimate(self, source: Any, *, tiles: Sequence[RGB8] | None = None) -> Appearance:
+        """Learn how one slide looks, once.
+
+        Args:
+            source: as in `fit`.
+            tiles: of the slide's tissue, (side, side, 3) uint8 each, for methods that have `statistics_tiles`; others
+                ignore them. None for one image by itself; empty where a slide shows no tissue.
 
         Where the tissue does not determine the statistics, the fitted reference's (or else published ones) stand in;
         the result says so in `fallback`, an `EstimateWarning` is issued, and its map matches the glass alone.
@@ -177,8 +195,28 @@ class Normalizer:
         except Unlearnable as reason:
             return self._fall_back(str(reason), white, histogram)
 
+    def estimate_image(self, image: Any, *, histogram: ColorHistogram | None = None) -> Appearance:
+        """Learn how one image looks by itself: not as a part of a slide.
+
+        Args:
+            image: as in `transform`.
+            histogram: its colours, where they are counted already.
+        """
+        return self.estimate(ColorHistogram.from_image(image) if histogram is None else histogram)
+
+    def pixel_map(
+        self, appearance: Appearance, *, lazy: bool = False, workers: int | None = None
+    ) -> ColorMap | WindowMap:
+        """What maps the pixels of one slide: its `color_map`, or a `WindowMap` where the method has `neighbourhood`."""
+        return self.color_map(appearance, lazy=lazy, workers=workers)
+
     def color_map(self, appearance: Appearance, *, lazy: bool = False, workers: int | None = None) -> ColorMap:
-        """The exact map from one slide's colours to the reference's; see `ColorMap.from_function`."""
+        """The exact map from one slide's colours to the reference's; see `ColorMap.from_function`.
+
+        Raises:
+            InputError: the method looks at neighbourhoods, so no map of colours can do what it does.
+        """
+        self._refuse_neighbourhood()
         self._check_appearance(appearance)
         return ColorMap.from_function(lambda c: self.map_colors(c, appearance), lazy=lazy, workers=workers)
 
@@ -196,9 +234,9 @@ class Normalizer:
         self._fitted()
         pixels = as_rgb8(image)
         if appearance is None:
-            appearance = self.estimate(ColorHistogram.from_image(image))
+            appearance = self.estimate_image(image)
         self._check_appearance(appearance)
-        out = ColorMap.apply_once(lambda colors: self.map_colors(colors, appearance), pixels)
+        out = self._transform_pixels(pixels, appearance)
         known = opaque(image)
         if known is not None:  # padding stays padding
             out[~known] = pixels[~known]
@@ -210,17 +248,20 @@ class Normalizer:
         Colours far from glass get the method's formula; colours near glass are scaled from the source's white point
         to the wanted one, channel by channel; between, the two are blended by `glass_weight`.
         """
+        self._refuse_neighbourhood()
         reference = self._fitted()
         levels = np.asarray(colors, np.float64)
         restyled = self._restyle_levels(levels, appearance, reference)
         if self.background == "none":
             return restyled
-        wanted = {"match": reference.white_point, "keep": appearance.white_point, "white": np.full(3, 255.0)}
-        weight = glass_weight(levels, appearance.white_point)[:, None]
-        transmittance = (levels + 1.0) / (appearance.white_point + 1.0)
-        restyled_transmittance = (np.clip(restyled, 0.0, 255.0) + 1.0) / 256.0
-        blend = weight * transmittance + (1.0 - weight) * restyled_transmittance
-        return blend * (wanted[self.background] + 1.0) - 1.0
+        return match_glass(levels, restyled, appearance.white_point, self._wanted_white(appearance))
+
+    def glass_rule(self, appearance: Appearance) -> GlassRule:
+        """What becomes of glass, for methods that look at neighbourhoods: theirs is to apply it to their results."""
+        reference = self._fitted()
+        if self.background == "none":
+            return GlassRule(None)
+        return GlassRule(appearance.white_point, reference.white_point, self._wanted_white(appearance))
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
         """Write settings and reference as one safetensors file; read it with `restain.load`."""
@@ -255,6 +296,31 @@ class Normalizer:
 
     def _settings(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in fields(self) if f.init}
+
+    def _transform_pixels(self, pixels: RGB8, appearance: Appearance) -> RGB8:
+        """`transform` of an RGB image, transparency aside."""
+        if not self.neighbourhood:
+            return ColorMap.apply_once(lambda colors: self.map_colors(colors, appearance), pixels)
+        window_map = self.pixel_map(appearance)
+        assert isinstance(window_map, WindowMap)
+        whole = window_map.whole(pixels)
+        return apply_windows(pixels, window_map) if whole is None else whole
+
+    def _refuse_neighbourhood(self) -> None:
+        if self.neighbourhood:
+            raise InputError(
+                f"{self.name} looks at the pixels around each pixel, so no map of colours does what it does; use "
+                "pixel_map, or distill it to a colour map first"
+            )
+
+    def _wanted_white(self, appearance: Appearance) -> Floats:
+        """What the source's glass is to become; not for `background="none"`."""
+        wanted = {
+            "match": self._fitted().white_point,
+            "keep": appearance.white_point,
+            "white": np.full(3, 255.0),
+        }
+        return wanted[self.background]
 
     def _restyle_levels(self, levels: Floats, appearance: Any, reference: Any) -> Floats:
         """Colours (n, 3) as scanned in the reference's appearance, scaled so that the reference's glass is 255."""

@@ -21,6 +21,8 @@ class ChannelDistributions(Appearance):
         cumulative: (3, 256), the share of tissue pixels at or below each level of balanced R, G, B.
     """
 
+    long_fields: ClassVar[tuple[str, ...]] = (*Appearance.long_fields, "cumulative")
+
     cumulative: Floats
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:

@@ -202,7 +202,7 @@ def describe(normalizer: Normalizer, appearance: Appearance) -> dict[str, Any]:
         "appearance": {
             item.name: _rounded(getattr(appearance, item.name))
             for item in fields(appearance)
-            if item.name not in ("icc_profile", "cumulative")
+            if item.name not in appearance.long_fields
         },
     }
 
