@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from restain.color.histogram import ColorHistogram
     from restain.methods import METHODS
     from restain.methods.acd import ACD
-    from restain.methods.base import Appearance, Normalizer, load
+    from restain.methods.base import Appearance, Normalizer
     from restain.methods.histogram import HistogramMatching
     from restain.methods.khan import Khan
     from restain.methods.macenko import Macenko
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from restain.methods.vahadane import Vahadane
     from restain.phantom import Phantom, Scanner, make_phantom
     from restain.profiles import load_profile, profile_names
+    from restain.saved import load
     from restain.slides.pipeline import normalize_slide
     from restain.slides.reader import open_slide
     from restain.slides.virtual import NormalizedSlide
@@ -51,7 +52,7 @@ _HOMES = {
     "Separator": "restain.methods.separation",
     "StainNet": "restain.methods.stainnet",
     "Vahadane": "restain.methods.vahadane",
-    "load": "restain.methods.base",
+    "load": "restain.saved",
     "load_profile": "restain.profiles",
     "make_phantom": "restain.phantom",
     "normalize_slide": "restain.slides.pipeline",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
-from restain import __version__
+from restain import __version__, cli_training
 from restain.errors import InputError, OutputError, RestainError
 from restain.terminal import (
     appearance_line,
@@ -74,7 +74,7 @@ def normalize(
     target: str
         The reference: a profile's name, an image, a slide, a folder or a pattern; the profile "he" by default.
     normalizer: Path
-        A normalizer saved by `restain fit`, instead of --method and --target.
+        A normalizer saved by `restain fit`, or a training run's folder, instead of --method and --target.
     background: str
         What becomes of glass: the reference's white (match), unchanged (keep), 255 (white), the bare method (none).
     estimate: str
@@ -598,6 +598,9 @@ def phantom(
     return 0
 
 
+app.command(cli_training.train)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit: 0 done, 1 some files failed, 2 what was asked for cannot be done."""
     warnings.showwarning = _show_warning
@@ -660,7 +663,7 @@ def _method(name: str, background: Background | None) -> "Normalizer":
 
 
 def _fitted(method: str | None, target: str | None, saved: Path | None, background: Background | None) -> "Normalizer":
-    from restain.methods.base import load
+    from restain.saved import load
 
     if saved is None:
         return _method(method or "macenko", background).fit(target or "he")

@@ -190,6 +190,7 @@ class System(Normalizer):
         device = choose_device(self.device)
         images = to_tensor(np.stack([as_rgb8(tile) for tile in tiles])).to(device)
         statistics = collect(network.to(device), pad_to_multiple(images, self.multiple))
+        assert isinstance(appearance, NetworkAppearance)
         return replace(appearance, statistics="slide", norm_statistics=statistics)
 
     def inference_network(self, appearance: Appearance) -> nn.Module:
@@ -235,4 +236,4 @@ class System(Normalizer):
         own, others = (unwrapped(system.generator).state_dict() for system in (self, other))
         return own.keys() == others.keys() and all(torch.equal(own[name], others[name]) for name in own)
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None

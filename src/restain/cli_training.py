@@ -1,0 +1,161 @@
+"""The commands of training: one short function each. Nothing heavy is imported before a command needs it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from restain.errors import InputError, MissingExtraError
+
+if TYPE_CHECKING:
+    from restain.training.settings import Recipe
+
+Background = Literal["match", "keep", "white", "none"]
+
+
+def train(
+    system: str | None = None,
+    /,
+    *,
+    source: tuple[str, ...] = (),
+    target: tuple[str, ...] = (),
+    pairs: str | None = None,
+    validation_source: tuple[str, ...] = (),
+    validation_target: tuple[str, ...] = (),
+    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    recipe: str | None = None,
+    set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    crop: int | None = None,
+    learning_rate: float | None = None,
+    max_steps: int | None = None,
+    seed: int | None = None,
+    workers: int | None = None,
+    precision: Literal["auto", "no", "bf16", "fp16"] | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    background: Background | None = None,
+    training_data_license: str | None = None,
+    tensorboard: Annotated[bool, Parameter(negative="")] = False,
+    resume: Annotated[bool, Parameter(negative="")] = False,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Train a system: staingan, stainnet, stst. Needs `pip install 'restain[train]'`.
+
+    Parameters
+    ----------
+    system: str
+        The system; may be left out where a recipe names it, and with --resume.
+    source: tuple[str, ...]
+        Images to be changed: a folder, slides, a pattern; may be given several times.
+    target: tuple[str, ...]
+        Images of the wanted appearance, likewise.
+    pairs: str
+        For systems that learn from pairs: a csv with the columns source,target, or "names" for files of one name.
+    validation_source: tuple[str, ...]
+        Images kept for validation, instead of a tenth of the source.
+    validation_target: tuple[str, ...]
+        The same for the target.
+    output: Path
+        The run's folder: settings, log, pictures, checkpoints, and the trained normalizer.
+    recipe: str
+        A TOML file, or a shipped recipe, such as staingan-small; what is given here goes before it.
+    set_: tuple[str, ...]
+        Any setting of a recipe, as in --set config.channels=32; may be given several times.
+    epochs: int
+        Epochs at the full learning rate.
+    batch_size: int
+        Images an update, of each domain.
+    crop: int
+        Side of the training crops, pixels.
+    learning_rate: float
+        Of every network, at the beginning.
+    max_steps: int
+        Updates after which training ends though epochs are left.
+    seed: int
+        Of weights, order, crops and dropout.
+    workers: int
+        Processes that decode images ahead.
+    precision: str
+        Of forward passes; bf16 by default where the hardware has it.
+    device: str
+        Where to train.
+    background: str
+        What becomes of glass when the trained system normalizes; see `restain normalize`.
+    training_data_license: str
+        Licence of the training images, to be kept with the weights.
+    tensorboard: bool
+        Log for TensorBoard, too.
+    resume: bool
+        Go on with the run that is in the output folder; its settings are its own.
+    overwrite: bool
+        Remove the run that is in the output folder.
+    """
+    given = {
+        "system": system,
+        "background": background,
+        "config": {"epochs": epochs, "batch_size": batch_size, "crop": crop, "learning_rate": learning_rate},
+        "data": {
+            "source": list(source) or None,
+            "target": list(target) or None,
+            "pairs": pairs,
+            "validation_source": list(validation_source) or None,
+            "validation_target": list(validation_target) or None,
+            "workers": workers,
+        },
+        "training": {
+            "max_steps": max_steps,
+            "seed": seed,
+            "precision": precision,
+            "tensorboard": tensorboard or None,
+            "training_data_license": training_data_license,
+        },
+    }
+    values = _without_none(given)
+    _need_training("training")
+    from restain.training.loop import train as run
+
+    if resume and (values or recipe or set_):
+        raise InputError("--resume goes on with the run's own settings; leave out the others")
+    resolved = _resumed(output) if resume else _resolved(values, recipe, set_)
+    result = run(resolved, output, resume=resume, overwrite=overwrite, device=device)
+    best = "" if result.validation_loss is None else f", best validation loss {result.validation_loss:.5f}"
+    print(f"{result.normalizer}: {resolved.system}, {result.steps} updates in {result.seconds:.0f} s{best}")
+    return 0
+
+
+def _resolved(values: dict[str, Any], recipe: str | None, assignments: tuple[str, ...]) -> "Recipe":
+    from restain.training.settings import make_recipe, merged, parse_overrides, read_recipe
+
+    base = read_recipe(recipe) if recipe else {}
+    if "system" in base and values.get("system", base["system"]) != base["system"]:
+        raise InputError(f"the recipe {recipe} is of {base['system']}, not of {values['system']}")
+    layers = merged(base, values, parse_overrides(assignments))
+    if "system" not in layers:
+        raise InputError("name a system (staingan, stainnet, stst) or a --recipe")
+    return make_recipe(layers, recipe or "the command line")
+
+
+def _resumed(output: Path) -> "Recipe":
+    from restain.training.run_folder import RunFolder
+    from restain.training.settings import make_recipe
+
+    return make_recipe(RunFolder.open(output, lock=False).settings, str(output / "settings.toml"))
+
+
+def _need_training(what: str) -> None:
+    try:
+        import accelerate  # noqa: F401
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(f"{what} needs more ({error}); install it: pip install 'restain[train]'") from None
+
+
+def _without_none(values: dict[str, Any]) -> dict[str, Any]:
+    """What was given, without tables in which nothing was."""
+    result: dict[str, Any] = {}
+    for name, value in values.items():
+        kept = _without_none(value) if isinstance(value, dict) else value
+        if kept is not None and kept != {}:
+            result[name] = kept
+    return result
