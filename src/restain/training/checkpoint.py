@@ -216,7 +216,7 @@ class _Writer:
         raw = array.reshape(-1).view(np.uint8) if array.nbytes else np.empty(0, np.uint8)
         name = self._store(torch.from_numpy(raw), place)
         kind = "scalar" if isinstance(value, np.generic) else "array"
-        return {kind: name, "dtype": value.dtype.str, "shape": list(value.shape)}
+        return {kind: name, "dtype": array.dtype.str, "shape": list(value.shape)}
 
     def _store(self, tensor: torch.Tensor, place: tuple[str | int, ...]) -> str:
         """Keep a contiguous CPU tensor under a free name."""
