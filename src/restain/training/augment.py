@@ -61,10 +61,15 @@ class Orientation:
     """Top and bottom exchanged."""
 
     def __call__(self, image: Pixels) -> Pixels:
-        """The image (H, W, C) so laid; a view, nothing is copied."""
-        image = np.rot90(image, self.turns) if self.turns else image
-        image = image[:, ::-1] if self.flipped else image
-        return image[::-1] if self.flipped_vertically else image
+        """The image (H, W, C) so laid; itself where nothing is to be done, else a copy."""
+        if self == Orientation():
+            return image
+        # Whole pixels are moved, not their channels: half the time.
+        pixels = np.ascontiguousarray(image).view(f"V{image.shape[2]}")[..., 0]
+        pixels = np.rot90(pixels, self.turns)
+        pixels = pixels[:, ::-1] if self.flipped else pixels
+        pixels = pixels[::-1] if self.flipped_vertically else pixels
+        return np.ascontiguousarray(pixels)[..., None].view(np.uint8)
 
 
 def draw_orientation(

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from restain.color.histogram import ColorHistogram
 from restain.color.images import RGB8
-from restain.errors import InputError, RestainError
+from restain.errors import InputError, RestainError, SlideError
 from restain.training.augment import crop_position, draw_orientation, reflect_to
 from restain.training.blank import kinds, place_crop
 from restain.training.data_settings import DataSettings as DataSettings
@@ -172,7 +172,13 @@ class TrainingData:
                 generator=torch.Generator(),  # else it would take a number from torch's own at every epoch
             )
         self._requests.now = requests
-        yield from self._loader
+        try:
+            yield from self._loader
+        except RuntimeError as error:  # killed, mostly for lack of memory, in the machine or in /dev/shm
+            reason = str(error).strip().partition("\n")[0]
+            raise RestainError(
+                f"a decoding process failed ({reason}); set workers lower, or to 0 to see why"
+            ) from error
 
     # ---- validation ----------------------------------------------------------------------------------------------
 
@@ -207,13 +213,11 @@ class TrainingData:
             yield {role: self._stack([some[i % len(some)] for i in which]) for role, some in lists.items()}
 
     def _shown(self) -> Lists:
-        if all(self.validation.get(role) for role in self.roles):
-            return self.validation
         shown: Lists = {}
         for role in self.roles:
             lead = self.training["source"] if self.paired else self.training[role]
             order = stable_order([f"{picture.name} {picture.location}" for picture in lead], self.settings.seed)
-            shown[role] = [self.training[role][i] for i in order]
+            shown[role] = self.validation.get(role) or [self.training[role][i] for i in order]
         return shown
 
     def _stack(self, pictures: Sequence[Picture]) -> torch.Tensor:
@@ -251,6 +255,16 @@ class TrainingData:
         if histogram is None:
             raise InputError(f"none of the {len(files)} files of the {role} can be read any more")
         return histogram
+
+    def summary(self) -> dict[str, Any]:
+        """What is trained on, in numbers, for a run's record; no names of files, which may be patients'."""
+        facts: dict[str, Any] = {"paired": self.paired, "digest": self.digest, "files_left_out": len(self.failures)}
+        for role in self.roles:
+            for part, lists in (("training", self.training), ("validation", self.validation)):
+                some = lists.get(role, [])
+                groups, files = ({getattr(p, name) for p in some} for name in ("group", "path"))
+                facts[f"{role}_{part}"] = {"pictures": len(some), "groups": len(groups), "files": len(files)}
+        return facts
 
     def close(self) -> None:
         """End worker processes and close files."""
@@ -293,6 +307,8 @@ class _Cutter(Dataset[Any]):
                         crops.setdefault(name, []).append(crop)
         except RestainError as error:
             return error
+        except OSError as error:
+            return SlideError(str(error))
         return {role: _tensor(images) for role, images in crops.items()}
 
     def _crops(self, epoch: int, index: int, role: Role, number: int, blank: int) -> dict[str, RGB8]:

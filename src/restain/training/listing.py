@@ -1,8 +1,9 @@
 """Which pictures are trained on and which are kept for validation: every file is found, opened once, and sorted out."""
 
+import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from restain.color.glass import find_white_point
 from restain.color.histogram import ColorHistogram
 from restain.color.images import RGB8
-from restain.errors import InputError, RestainError
+from restain.errors import InputError, RestainError, RestainWarning
 from restain.evaluation.datasets.pairs import Pair, pair_folders, read_pairs
 from restain.references import find_files
 from restain.slides.batch import Failure, is_image
@@ -26,7 +27,10 @@ from restain.training.sampling import choose_validation, stable_order
 from restain.training.tiles import Listed, Picture, TileSettings, is_sampled, list_file, list_pair
 
 Role = Literal["source", "target"]
+Part = Literal["training", "validation"]
 ROLES: tuple[Role, ...] = ("source", "target")
+PARTS: tuple[Part, ...] = ("training", "validation")
+White = NDArray[np.float64] | None
 Progress = Callable[[int, int], None]
 Lists = dict[Role, list[Picture]]
 
@@ -55,8 +59,10 @@ class _Job:
     """One file or pair to list."""
 
     roles: tuple[Role, ...]
-    part: Literal["training", "validation"]
+    part: Part
     path: Path
+    group: str | None
+    """Its slide or patient, where that is known."""
     run: Callable[[], Listed]
 
 
@@ -72,19 +78,18 @@ def list_data(settings: DataSettings, workers: int, progress: Progress | None = 
         InputError: nothing is there under a name, nothing can be read, or a split is impossible.
         RestainError: a file cannot be read and `skip_bad` is False.
     """
-    jobs, notes = _jobs(settings)
-    listing = Listing(notes=notes)
+    listing = Listing()
+    jobs = _jobs(settings, listing)
     kept: dict[Picture, RGB8] | None = {}
     room = settings.cache_bytes
     # `warnings.catch_warnings` is not thread-safe, so it is around all of it; slides note their own warnings.
     with warnings.catch_warnings(), ThreadPoolExecutor(max(workers, 1)) as pool:
         warnings.simplefilter("ignore")
-        for done, (job, result) in enumerate(zip(jobs, pool.map(_attempt, jobs), strict=True), start=1):
+        for done, (job, result) in enumerate(_attempts(pool, jobs), start=1):
             if progress is not None:
                 progress(done, len(jobs))
             if isinstance(result, Exception):
                 if not settings.skip_bad:
-                    pool.shutdown(cancel_futures=True)
                     raise result
                 listing.failures.append(Failure(job.path, str(result)))
                 continue
@@ -103,13 +108,20 @@ def list_data(settings: DataSettings, workers: int, progress: Progress | None = 
     return listing
 
 
-def group_of(path: Path, name: str, pattern: str) -> str:
-    """What a file belongs to: the first group that `pattern` finds in its path, else the file's own name."""
+def group_of(path: Path, pattern: str) -> str | None:
+    """What a file belongs to: the first group that `pattern` finds in its path, None where it finds none."""
     match = re.search(pattern, path.as_posix()) if pattern else None
-    return name if match is None or match.group(1) is None else match.group(1)
+    return None if match is None else match.group(1)
 
 
 # ---- finding ----------------------------------------------------------------------------------------------------
+
+
+def _attempts(pool: ThreadPoolExecutor, jobs: Sequence[_Job]) -> Iterator[tuple[_Job, Listed | Exception]]:
+    try:
+        yield from zip(jobs, pool.map(_attempt, jobs), strict=True)
+    finally:  # else an interrupt would wait until every file was opened
+        pool.shutdown(cancel_futures=True)
 
 
 def _attempt(job: _Job) -> Listed | Exception:
@@ -121,9 +133,8 @@ def _attempt(job: _Job) -> Listed | Exception:
         return InputError(f"{job.path}: unforeseen {type(error).__name__}: {error}")
 
 
-def _jobs(settings: DataSettings) -> tuple[list[_Job], list[str]]:
+def _jobs(settings: DataSettings, listing: Listing) -> list[_Job]:
     jobs: list[_Job] = []
-    notes: list[str] = []
     tiles = TileSettings(
         count=settings.slide_tiles,
         side=settings.slide_tile or settings.crop,
@@ -133,36 +144,44 @@ def _jobs(settings: DataSettings) -> tuple[list[_Job], list[str]]:
         seed=settings.seed,
     )
     if settings.pairs:
-        pairs = _pairs(settings.pairs, settings.source, settings.target, notes)
-        held = []
+        pairs = _pairs(settings.pairs, settings.source, settings.target, listing.notes)
+        held: list[Pair] = []
         if settings.validation_pairs:
             source, target = (
                 settings.validation_source or settings.source,
                 settings.validation_target or settings.target,
             )
-            held = _pairs(settings.validation_pairs, source, target, notes)
+            held = _pairs(settings.validation_pairs, source, target, listing.notes)
             known = {(pair.source.resolve(), pair.target.resolve()) for pair in held}
             pairs = [pair for pair in pairs if (pair.source.resolve(), pair.target.resolve()) not in known]
         white = _white(settings, [pair.source for pair in pairs])
-        for part, some, level in (("training", pairs, white), ("validation", held, None)):
+        shares: tuple[tuple[Part, list[Pair], White], ...] = (("training", pairs, white), ("validation", held, None))
+        for part, some, level in shares:
             for pair in some:
-                group = pair.patient or pair.slide or group_of(pair.source, pair.name, settings.group_pattern)
-                run = partial(list_pair, pair, group, tiles, level)
-                jobs.append(_Job(ROLES, part, pair.source, run))  # type: ignore[arg-type]
-        return jobs, notes
+                group = pair.patient or pair.slide or group_of(pair.source, settings.group_pattern)
+                run = partial(list_pair, pair, group or pair.name, tiles, level)
+                jobs.append(_Job(ROLES, part, pair.source, group, run))
+        return jobs
     for role in ROLES:
         files, held_files = _files(getattr(settings, role)), _files(getattr(settings, f"validation_{role}"))
-        files = {path: name for path, name in files.items() if path not in held_files}
+        apart = {path.resolve() for path in held_files}
+        files = {path: name for path, name in files.items() if path.resolve() not in apart}
         white = _white(settings, list(files))
-        for part, found, level in (("training", files, white), ("validation", held_files, None)):
+        parts: tuple[tuple[Part, Mapping[Path, str], White], ...]
+        parts = (("training", files, white), ("validation", held_files, None))
+        for part, found, level in parts:
             for path, name in sorted(found.items(), key=lambda item: (item[1], item[0])):
-                run = partial(list_file, path, name, group_of(path, name, settings.group_pattern), tiles, level)
-                jobs.append(_Job((role,), part, path, run))  # type: ignore[arg-type]
-    return jobs, notes
+                group = group_of(path, settings.group_pattern)
+                run = partial(list_file, path, name, group or name, tiles, level)
+                jobs.append(_Job((role,), part, path, group, run))
+    return jobs
 
 
 def _files(patterns: Sequence[str]) -> dict[Path, str]:
-    """The images that folders, files and patterns name, each once, with their names."""
+    """The images that folders, files and patterns name, each once, with their names.
+
+    A name is the path below the folder that was given; where two would be the same, below the folder of all files.
+    """
     found: dict[Path, str] = {}
     seen: set[Path] = set()
     for pattern in patterns:
@@ -178,6 +197,9 @@ def _files(patterns: Sequence[str]) -> dict[Path, str]:
                 seen.add(path.resolve())
                 below = path.relative_to(folder) if folder.is_dir() else Path(path.name)
                 found[path] = below.with_suffix("").as_posix()
+    if len(set(found.values())) < len(found):
+        above = Path(os.path.commonpath([path.absolute().parent for path in found]))
+        found = {path: path.absolute().relative_to(above).with_suffix("").as_posix() for path in found}
     return found
 
 
@@ -193,7 +215,7 @@ def _pairs(table: str, source: Sequence[str], target: Sequence[str], notes: list
     return read_pairs(table, source[0] if source else beside, target[0] if target else beside)
 
 
-def _white(settings: DataSettings, files: Sequence[Path]) -> NDArray[np.float64] | None:
+def _white(settings: DataSettings, files: Sequence[Path]) -> White:
     """The white point against which crops of these files are called blank; None where nobody asks for that."""
     if settings.blank_share is None or not files:
         return None
@@ -225,7 +247,7 @@ def sample_colors(files: Sequence[Path], seed: int, most: int = 32) -> ColorHist
 
 
 def _check_found(settings: DataSettings, jobs: Sequence[_Job], listing: Listing) -> None:
-    for part in ("training", "validation"):
+    for part in PARTS:
         lists: Lists = getattr(listing, part)
         for role in ROLES:
             tried = [job for job in jobs if role in job.roles and job.part == part]
@@ -237,6 +259,14 @@ def _check_found(settings: DataSettings, jobs: Sequence[_Job], listing: Listing)
     for role in () if settings.pairs else ROLES:
         if getattr(settings, role) and not listing.training.get(role):
             raise InputError(f"every file of the {role} is kept for validation; nothing is left to train on")
+    for role in ROLES:
+        known = [{job.group for job in jobs if role in job.roles and job.part == part} for part in PARTS]
+        both = sorted(group for group in known[0] & known[1] if group is not None)
+        if both:
+            raise InputError(
+                f"{both[0]} is among the {role} to train on and among that for validation, which would look too good; "
+                "keep it in one of them"
+            )
 
 
 def _split(settings: DataSettings, listing: Listing) -> None:
@@ -284,9 +314,20 @@ def _summarize(settings: DataSettings, listing: Listing, files: int) -> None:
     if listing.failures:
         first = listing.failures[0].error
         listing.notes.append(f"{len(listing.failures)} of {files} files were left out; the first: {first}")
+        warnings.warn(listing.notes[-1], RestainWarning, stacklevel=4)
     for role, pictures in listing.training.items():
-        both: Iterable[Picture] = [*pictures, *listing.validation.get(role, [])]
+        held = listing.validation.get(role, [])
+        both = [*pictures, *held]
         small = sum(min(picture.size) < settings.crop for picture in both)
         if small:
-            notes = f"{small} of {len(list(both))} pictures of the {role} are smaller than the crop"
-            listing.notes.append(f"{notes} ({settings.crop} pixels) and mirrored to it")
+            listing.notes.append(
+                f"{small} of {len(both)} pictures of the {role} are smaller than the crop of {settings.crop} pixels "
+                "and mirrored to it"
+            )
+        named = getattr(settings, f"validation_{role}") or settings.validation_pairs
+        if not named and len(held) > 1.5 * settings.validation_share * len(both) + 1:
+            groups = [len({picture.group for picture in some}) for some in (held, both)]
+            listing.notes.append(
+                f"{len(held)} of {len(both)} pictures of the {role} are kept for validation, more than the share of "
+                f"{settings.validation_share:g}: whole slides or patients are, here {groups[0]} of {groups[1]}"
+            )

@@ -191,7 +191,7 @@ def _sample_tiles(
     white = find_white_point(ColorHistogram.from_image(thumbnail, mask=known)).level
     if not rows or not columns:
         size = (max(round(width / downsample), 1), max(round(height / downsample), 1))
-        stained = stained_blocks(read_window(slide, (0, 0), size, downsample)[0], white)
+        stained = _if_asked(stained_blocks(read_window(slide, (0, 0), size, downsample)[0], white), settings)
         return [Picture(name, path, group, (0, 0), size, downsample, False, stained)], notes
     tissue, glass = find_tissue(slide, span)
     blanks = round((settings.blank_share or 0) * settings.count)
@@ -204,13 +204,17 @@ def _sample_tiles(
             pixels, known = read_window(slide, location, size, downsample)
             blocks = stained_blocks(pixels, white)
             if known is None and (blocks.mean() < STAINED_SHARE) == blank:
-                found.append(Picture(name, path, group, location, size, downsample, False, blocks))
+                found.append(Picture(name, path, group, location, size, downsample, False, _if_asked(blocks, settings)))
                 got += 1
                 if got == quota:
                     break
         if not blank and quota and not got:
             raise SlideError(f"{path} has no tile of {settings.side} pixels with tissue")
     return sorted(found, key=lambda picture: picture.location[::-1]), notes
+
+
+def _if_asked(blocks: Blocks, settings: TileSettings) -> Blocks | None:
+    return None if settings.blank_share is None else blocks
 
 
 def _places(grid: NDArray[np.bool_], span: int, quota: int, seed: list[int]) -> Iterator[tuple[int, int]]:
