@@ -599,6 +599,7 @@ def phantom(
 
 
 app.command(cli_training.train)
+app.command(cli_training.distill)
 
 
 def main(arguments: list[str] | None = None) -> None:

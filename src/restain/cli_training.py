@@ -1,5 +1,6 @@
 """The commands of training: one short function each. Nothing heavy is imported before a command needs it."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -121,6 +122,119 @@ def train(
     result = run(resolved, output, resume=resume, overwrite=overwrite, device=device)
     best = "" if result.validation_loss is None else f", best validation loss {result.validation_loss:.5f}"
     print(f"{result.normalizer}: {resolved.system}, {result.steps} updates in {result.seconds:.0f} s{best}")
+    return 0
+
+
+def distill(
+    teacher: Path,
+    /,
+    *,
+    images: tuple[str, ...],
+    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    student: Literal["stainnet", "colormap"] = "stainnet",
+    kernels: str = "1,1,1",
+    recipe: str = "stainnet-small",
+    set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
+    test: tuple[str, ...] = (),
+    select_on: Literal["validation", "test"] = "validation",
+    estimate: Literal["image", "folder"] = "image",
+    tile: int = 256,
+    tiles: int = 0,
+    lattice: int = 33,
+    validation_share: float = 0.1,
+    run: Path | None = None,
+    seed: int = 0,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Make a colour map, or a StainNet, of any normalizer: a trained network, or a method. Needs PyTorch.
+
+    Parameters
+    ----------
+    teacher: Path
+        A training run's folder, or a saved normalizer.
+    images: tuple[str, ...]
+        Images of the source: a folder, slides, a pattern; may be given several times.
+    output: Path
+        The student to write, .safetensors.
+    student: str
+        The network StainNet, or a colormap fitted to the colours, without training.
+    kernels: str
+        Of StainNet's convolutions: 1,1,1 is a colour map; with 3s, as in 3,1,1, it sees neighbours.
+    recipe: str
+        Of StainNet's training: stainnet-small takes minutes, stainnet is the paper's.
+    set_: tuple[str, ...]
+        Any setting of that recipe, as in --set config.epochs=20.
+    test: tuple[str, ...]
+        Images that the student is judged on at the end.
+    select_on: str
+        Which tiles choose the student's weights; test is the paper's leak, for parity.
+    estimate: str
+        Whether the teacher sees each tile by itself (image), or all of them as one slide's (folder).
+    tile: int
+        Side of the teacher's tiles, pixels.
+    tiles: int
+        Most tiles; 0 for all.
+    lattice: int
+        Points along each side of a colormap's lattice.
+    validation_share: float
+        Share of the images that the student is not trained on.
+    run: Path
+        A folder that keeps the teacher's work and the student's training; they are removed by default.
+    seed: int
+        Of the split and the student.
+    device: str
+        Where to compute.
+    json_: bool
+        Print a machine-readable summary.
+    overwrite: bool
+        Replace an existing student.
+    """
+    _need_training("distilling")
+    from restain.saved import load
+    from restain.training.distill import DistillSettings
+    from restain.training.distill import distill as make
+    from restain.training.settings import parse_overrides
+
+    try:
+        sides = tuple(int(kernel) for kernel in kernels.split(","))
+    except ValueError:
+        raise InputError(f"got --kernels {kernels}; wanted sides such as 1,1,1") from None
+    settings = DistillSettings(
+        student=student,
+        kernels=sides,
+        recipe=recipe,
+        overrides=parse_overrides(set_),
+        tile=tile,
+        tiles=tiles,
+        estimate=estimate,
+        validation_share=validation_share,
+        select_on=select_on,
+        lattice=lattice,
+        seed=seed,
+    )
+    result = make(
+        load(teacher), images, output, settings, test=test, run=run, device=device, overwrite=overwrite, quiet=json_
+    )
+    facts = {
+        "output": str(output),
+        "method": result.student.name,
+        "psnr": round(result.psnr, 3),
+        "ssim": round(result.ssim, 5),
+        "tiles": result.judged,
+        "judged_on": "test" if result.on_test else "validation",
+        "unexplained": result.unexplained,
+    }
+    if json_:
+        print(json.dumps(facts, indent=2))
+        return 0
+    print(
+        f"{output}: {result.student.name}, {result.psnr:.2f} dB and SSIM {result.ssim:.4f} to its teacher on "
+        f"{result.judged} {facts['judged_on']} tiles"
+    )
+    if result.unexplained is not None:
+        print(f"{result.unexplained:.1%} of the variance of the teacher's colours no map of colours could give")
     return 0
 
 

@@ -5,10 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from restain.color.histogram import ColorHistogram
 from restain.color.images import RGB8
 from restain.errors import InputError
 from restain.methods import METHODS
-from restain.methods.base import Appearance, Background, Normalizer, load
+from restain.methods.base import Appearance, Background, Normalizer
+from restain.saved import WEIGHTS, load
+from restain.slides.sample import sample_tiles_of
 
 RAW = "raw"
 """The name of the images as they are, which everything is compared with."""
@@ -26,9 +29,23 @@ class Contender:
     name: str
     normalizer: Normalizer | None
 
-    def estimate(self, source: Any) -> Appearance | None:
-        """How the source looks to this method; None for the raw images."""
-        return None if self.normalizer is None else self.normalizer.estimate(source)
+    def estimate(self, source: Any, files: Sequence[Path] = (), *, seed: int = 0) -> Appearance | None:
+        """How the source looks to this method; None for the raw images.
+
+        Args:
+            source: as for `Normalizer.estimate`.
+            files: of the images or the slide that it is, from which tiles are sampled for methods that want some.
+            seed: of that sample.
+        """
+        normalizer = self.normalizer
+        if normalizer is None or not normalizer.statistics_tiles:
+            return None if normalizer is None else normalizer.estimate(source)
+        count, side = normalizer.statistics_tiles, normalizer.statistics_side
+        return normalizer.estimate(source, tiles=sample_tiles_of(files, count, side, seed=seed))
+
+    def estimate_image(self, image: RGB8, histogram: ColorHistogram | None = None) -> Appearance | None:
+        """How one image (H, W, 3) uint8 looks by itself; its colours may be counted already."""
+        return None if self.normalizer is None else self.normalizer.estimate_image(image, histogram=histogram)
 
     def apply(self, image: RGB8, appearance: Appearance | None) -> RGB8:
         """The image (H, W, 3) uint8 normalized; the raw images as they are."""
@@ -42,7 +59,7 @@ def make_contenders(
 
     Args:
         methods: keys of `restain.METHODS`, `METHOD:FLAVOUR` for another package's computation, or paths of saved
-            normalizers (.safetensors), which keep the reference they were saved with.
+            normalizers (.safetensors) or training runs, which keep the reference they were saved with.
         reference: what the methods are fitted to, as for `Normalizer.fit`; the profile "he" without one.
         background: what becomes of glass; None for each one's own.
 
@@ -53,7 +70,7 @@ def make_contenders(
         raise InputError("got no methods to compare; wanted some of " + ", ".join(METHODS))
     contenders = [Contender(RAW, None)]
     for name in methods:
-        if name.endswith(".safetensors"):
+        if name.endswith(".safetensors") or (Path(name) / WEIGHTS).is_file():
             contenders.append(Contender(Path(name).stem, _saved(name, background)))
         else:
             contenders.append(Contender(name, _method(name, background).fit("he" if reference is None else reference)))
