@@ -9,8 +9,8 @@ from restain import files
 from restain.color.glass import find_white_point
 from restain.color.histogram import ColorHistogram
 from restain.errors import SlideWarning
-from restain.methods.base import load
 from restain.profiles import load_profile, profile_names
+from restain.saved import WEIGHTS, load
 from restain.slides.image_reader import ImageSlide
 from restain.slides.pipeline import describe
 from restain.slides.reader import open_slide
@@ -20,6 +20,8 @@ def describe_path(path: str) -> dict[str, Any]:
     """Facts on a slide, image, saved histogram or normalizer, or a shipped profile, by name; all plain values."""
     if not Path(path).exists() and path in profile_names():
         return {"profile": path, **_histogram(load_profile(path))}
+    if (Path(path) / WEIGHTS).is_file():
+        return _normalizer(path)
     if Path(path).suffix == ".safetensors":
         kind, _, _ = files.load_arrays(path)
         return _histogram(ColorHistogram.load(path)) if kind == "histogram" else _normalizer(path)
