@@ -1,7 +1,8 @@
 """How far two slides are apart in colour, before and after one is normalized to the other: `restain compare`.
 
 A slide is a colour histogram, so nothing is written and no pixel is mapped: the colours of the first slide's sample are
-mapped, with their counts, and the two histograms are compared.
+mapped, with their counts, and the two histograms are compared. A method that looks at neighbourhoods (a network) has to
+map pixels: windows of a smaller sample, so its numbers waver more.
 """
 
 import warnings
@@ -18,17 +19,18 @@ from restain.color.glass import find_white_point
 from restain.color.histogram import ColorHistogram
 from restain.color.images import RGB8
 from restain.color.spaces import rgb_to_lab
-from restain.errors import EstimateWarning, InputError, OutputError
+from restain.errors import EstimateWarning, InputError, OutputError, SlideWarning
 from restain.evaluation.benchmark.contenders import RAW, make_contenders
 from restain.evaluation.metrics.stains import stain_vector_angles
 from restain.files import write_atomically
 from restain.methods.base import Appearance, Normalizer
 from restain.methods.macenko import Macenko
 from restain.methods.statistics import weighted_mean, weighted_percentile
+from restain.methods.windows import WindowMap
 from restain.slides.pipeline import check_paths
 from restain.slides.preview import encode_sheet
 from restain.slides.reader import open_slide
-from restain.slides.sample import sample_slide
+from restain.slides.sample import estimate_slide, sample_mapped, sample_slide
 
 Floats = NDArray[np.float64]
 
@@ -119,12 +121,16 @@ def compare_slides(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", EstimateWarning)
         for contender in make_contenders(methods, second)[1:]:
-            normalizer, appearance = contender.normalizer, contender.estimate(first)
+            normalizer = contender.normalizer
             assert normalizer is not None
-            assert appearance is not None
+            if normalizer.neighbourhood:
+                appearance, result = _through_windows(source, first, normalizer, seed, workers)
+            else:
+                appearance = normalizer.estimate(first)
+                result = mapped(first, normalizer, appearance)
             if appearance.fallback:
                 fallback[contender.name] = appearance.fallback
-            distances[contender.name] = _distance(_looks(mapped(first, normalizer, appearance), f"{source}"), wanted)
+            distances[contender.name] = _distance(_looks(result, f"{source}"), wanted)
             shown[contender.name] = contender.apply(thumbnails[0], appearance)
     return Comparison(distances, fallback, {**shown, "target": thumbnails[1]})
 
@@ -163,6 +169,20 @@ def mapped(histogram: ColorHistogram, normalizer: Normalizer, appearance: Appear
         return result
     flat = ColorHistogram.from_colors(through(histogram.flat.colors), histogram.flat.counts)
     return ColorHistogram(result.codes, result.counts, flat=flat)
+
+
+def _through_windows(
+    source: Any, histogram: ColorHistogram, normalizer: Normalizer, seed: int, workers: int | None
+) -> tuple[Appearance, ColorHistogram]:
+    """As `mapped`, by a method that looks at neighbourhoods; also the appearance, which needs the slide's tiles."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SlideWarning)  # issued when the slide was sampled
+        slide = open_slide(source)
+    with slide:
+        appearance, _ = estimate_slide(slide, normalizer, histogram, seed=seed, workers=workers)
+        window_map = normalizer.pixel_map(appearance)
+        assert isinstance(window_map, WindowMap)
+        return appearance, sample_mapped(slide, window_map, seed=seed, workers=workers)
 
 
 def sliced_wasserstein(first: Floats, first_counts: Floats, second: Floats, second_counts: Floats) -> float:

@@ -57,7 +57,7 @@ class Grid:
         return range(min(first, last), min((start + length - 1 + self.margin) // self.step, last) + 1)
 
 
-def _reflected(start: int, count: int, length: int) -> NDArray[np.int64]:
+def reflected(start: int, count: int, length: int) -> NDArray[np.int64]:
     """Positions start..start+count on an axis of `length` pixels, continued by reflection, edges not repeated."""
     if length == 1:
         return np.zeros(count, np.int64)
@@ -90,8 +90,8 @@ class Window:
 
 def read_window(read: Read, grid: Grid, row: int, column: int) -> Window:
     """One window; where it reaches beyond the image, the image reflected."""
-    ys = _reflected(grid.begin(row), grid.side, grid.height)
-    xs = _reflected(grid.begin(column), grid.side, grid.width)
+    ys = reflected(grid.begin(row), grid.side, grid.height)
+    xs = reflected(grid.begin(column), grid.side, grid.width)
     top, left = int(ys.min()), int(xs.min())
     height, width = int(ys.max()) - top + 1, int(xs.max()) - left + 1
     found = read(left, top, width, height)

@@ -30,7 +30,7 @@ from restain.slides.pipeline import (
     notes,
     output_profile,
 )
-from restain.slides.reader import Slide, open_slide
+from restain.slides.reader import Mask, Slide, open_slide
 from restain.slides.writer import PyramidSettings
 
 Estimate = Literal["image", "folder"]
@@ -174,15 +174,19 @@ def _normalize_image(
     pixels, known = slide.read_region((0, 0), 0, (width, height))
     if appearance is None:
         histogram = ColorHistogram.from_image(pixels, mask=known)
-        appearance = normalizer.estimate(histogram)
-    color_map = normalizer.color_map(appearance, lazy=True, workers=settings.workers)
-    if isinstance(slide, ImageSlide) and slide.rgba is not None and writes_alpha(output.suffix):
-        colors = color_map(np.ascontiguousarray(slide.rgba[..., :3]))
-        result: NDArray[np.uint8] = np.dstack([colors, slide.rgba[..., 3]])
+        appearance = normalizer.estimate_image(pixels, histogram=histogram)
+    result: NDArray[np.uint8]
+    rgba = slide.rgba if isinstance(slide, ImageSlide) and writes_alpha(output.suffix) else None
+    if normalizer.neighbourhood:
+        result = _transform(normalizer, appearance, pixels, known, rgba)
     else:
-        result = map_known(color_map, pixels, known)
-        if known is not None and writes_alpha(output.suffix):
-            result = np.dstack([result, known.astype(np.uint8) * np.uint8(255)])
+        color_map = normalizer.color_map(appearance, lazy=True, workers=settings.workers)
+        colors = None if rgba is None else np.ascontiguousarray(rgba[..., :3])
+        result = map_known(color_map, pixels, known) if colors is None else color_map(colors)
+    if rgba is not None:
+        result = np.dstack([result, rgba[..., 3]])
+    elif known is not None and writes_alpha(output.suffix):
+        result = np.dstack([result, known.astype(np.uint8) * np.uint8(255)])
     data = encode_image(
         result,
         output.suffix,
@@ -195,6 +199,26 @@ def _normalize_image(
     return SlideResult(slide.path, output, appearance, (width, height), seconds, notes(slide, appearance))
 
 
+def _transform(
+    normalizer: Normalizer,
+    appearance: Appearance,
+    pixels: NDArray[np.uint8],
+    known: Mask | None,
+    rgba: NDArray[np.uint8] | None,
+) -> NDArray[np.uint8]:
+    """RGB by a method that looks at neighbourhoods: it sees padding as white, and does not change it.
+
+    With `rgba`, colours are mapped as they are below a transparency that stays, instead of on white.
+    """
+    if rgba is not None:
+        pixels, known = rgba[..., :3], rgba[..., 3] > 0
+        seen = np.where(known[..., None], pixels, np.uint8(255))
+    else:
+        seen = pixels
+    mapped = normalizer.transform(seen, appearance)
+    return mapped if known is None else np.where(known[..., None], mapped, pixels)
+
+
 def _dpi(slide: Slide) -> tuple[float, float] | None:
     return None if slide.mpp is None else (25_400 / slide.mpp[0], 25_400 / slide.mpp[1])
 
@@ -203,7 +227,7 @@ def _estimate_together(
     sources: list[Path], normalizer: Normalizer, settings: BatchSettings
 ) -> tuple[Appearance, dict[Path, Failure]]:
     """One appearance for all files; those that cannot be read are told apart and left out."""
-    from restain.slides.sample import sample_slide
+    from restain.slides.sample import sample_slide, sample_tiles_of
 
     failed: dict[Path, Failure] = {}
     parts: list[ColorHistogram] = []
@@ -219,4 +243,10 @@ def _estimate_together(
             failed[source] = Failure(source, str(error))
     if not parts:
         raise InputError("none of the files could be read; the first: " + next(iter(failed.values())).error)
-    return normalizer.estimate(ColorHistogram.merged(parts)), failed
+    histogram = ColorHistogram.merged(parts)
+    if not normalizer.statistics_tiles:
+        return normalizer.estimate(histogram), failed
+    readable = [source for source in sources if source not in failed]
+    count, side = normalizer.statistics_tiles, normalizer.statistics_side
+    tiles = sample_tiles_of(readable, count, side, seed=settings.seed, workers=settings.workers)
+    return normalizer.estimate(histogram, tiles=tiles), failed

@@ -1,4 +1,12 @@
-"""The whole story of one slide: estimate once, then decode → map → encode every tile in threads, and write."""
+"""The whole story of one slide: estimate once, then decode → map → encode every tile in threads, and write.
+
+Memory bound
+------------
+A colour map holds the tiles in flight alone. A method that looks at neighbourhoods is applied in windows, in bands as
+wide as the slide: to what `restain.methods.windows` holds comes a row of tiles that are not complete yet, 3 · width ·
+tile bytes. For a slide 100,000 pixels wide, windows of 512 that share 64, eight at a time, and tiles of 512, that makes
+77 + 94 + 154 MB, beside what the writer holds and what the network takes.
+"""
 
 import json
 import os
@@ -18,9 +26,11 @@ from restain.color.images import RGB8
 from restain.errors import InputError, OutputError
 from restain.files import refuse_overwrite
 from restain.methods.base import Appearance, Normalizer
+from restain.methods.windows import WindowMap, stream_blocks
+from restain.slides.cutter import Cutter
 from restain.slides.icc import srgb_profile
 from restain.slides.reader import Mask, Slide, open_slide
-from restain.slides.sample import sample_slide
+from restain.slides.sample import estimate_slide, sample_slide
 from restain.slides.writer import EncodedTile, PyramidSettings, encode_tile, write_pyramid
 
 PYRAMID_SUFFIXES = frozenset([".tif", ".tiff"])
@@ -109,14 +119,13 @@ def normalize_slide(
     if appearance is None:
         report("estimate", 0, 1)
         histogram = sample_slide(source, max_pixels=max_pixels, seed=seed, workers=workers)
-        sample = histogram.provenance
-        appearance = normalizer.estimate(histogram)
+        appearance, sample = estimate_slide(source, normalizer, histogram, seed=seed, workers=workers)
     # Lazily: a slide shows some percent of all colours.
-    color_map = normalizer.color_map(appearance, lazy=True, workers=workers)
+    pixel_map = normalizer.pixel_map(appearance, lazy=True, workers=workers)
     write_mapped(
         source,
         output,
-        color_map,
+        pixel_map,
         icc_profile=output_profile(normalizer),
         description=_description(source, normalizer, appearance, sample),
         settings=settings,
@@ -133,7 +142,7 @@ def normalize_slide(
 def write_mapped(
     slide: Slide,
     output: Path,
-    color_map: ColorMap,
+    pixel_map: ColorMap | WindowMap,
     *,
     icc_profile: bytes | None,
     description: str,
@@ -148,10 +157,14 @@ def write_mapped(
     `report` is told of the stage "normalize". Padding stays padding.
     """
     with ThreadPoolExecutor(workers) as pool:
+        if isinstance(pixel_map, ColorMap):
+            tiles = _mapped_tiles(slide, pixel_map, settings, pool, workers)
+        else:
+            tiles = _windowed_tiles(slide, pixel_map, settings, pool, workers)
         write_pyramid(
             output,
             slide.dimensions,
-            _mapped_tiles(slide, color_map, settings, pool, workers, report),
+            _counted(tiles, slide, settings, report),
             settings=settings,
             mpp=slide.mpp,
             icc_profile=icc_profile,
@@ -213,13 +226,18 @@ def slide_facts(slide: Slide) -> dict[str, Any]:
     return {"objective_power": slide.objective_power, "mpp": slide.mpp, **kept}
 
 
+def _counted(
+    tiles: Iterable[EncodedTile], slide: Slide, settings: PyramidSettings, report: Progress
+) -> Iterator[EncodedTile]:
+    """The tiles, each reported."""
+    area = slide.dimensions[0] * slide.dimensions[1]
+    for done, tile in enumerate(tiles, start=1):
+        report("normalize", min(done * settings.tile**2, area), area)
+        yield tile
+
+
 def _mapped_tiles(
-    slide: Slide,
-    color_map: ColorMap,
-    settings: PyramidSettings,
-    pool: ThreadPoolExecutor,
-    workers: int,
-    report: Progress,
+    slide: Slide, color_map: ColorMap, settings: PyramidSettings, pool: ThreadPoolExecutor, workers: int
 ) -> Iterator[EncodedTile]:
     """Read, map and encode every tile of level 0, in reading order, a bounded number at a time."""
     width, height = slide.dimensions
@@ -232,9 +250,33 @@ def _mapped_tiles(
         return encode_tile(map_known(color_map, pixels, known), settings)
 
     positions = ((x, y) for y in range(0, height, side) for x in range(0, width, side))
-    for done, tile in enumerate(_ordered(pool, job, positions, 4 * workers), start=1):
-        report("normalize", min(done * side * side, width * height), width * height)
-        yield tile
+    return _ordered(pool, job, positions, 4 * workers)
+
+
+def _windowed_tiles(
+    slide: Slide, window_map: WindowMap, settings: PyramidSettings, pool: ThreadPoolExecutor, workers: int
+) -> Iterator[EncodedTile]:
+    """Map windows of level 0, cut the tiles out of them, and encode every tile as soon as it is complete."""
+    width, height = slide.dimensions
+    blocks = stream_blocks(
+        lambda x, y, w, h: slide.read_region((x, y), 0, (w, h)), width, height, window_map, workers=min(workers, 4)
+    )
+    cutter = Cutter(width, height, settings.tile)
+    encoded: dict[int, Future[EncodedTile]] = {}  # by the tile's number, in reading order
+    following = 0
+    try:
+        for block in blocks:
+            for number, pixels in cutter.add(block):
+                encoded[number] = pool.submit(encode_tile, pixels, settings)
+            while following in encoded and (len(encoded) >= 4 * workers or encoded[following].done()):
+                yield encoded.pop(following).result()
+                following += 1
+        while encoded:
+            yield encoded.pop(following).result()
+            following += 1
+    finally:
+        for future in encoded.values():
+            future.cancel()
 
 
 def _ordered(

@@ -1,7 +1,9 @@
 """What a slide looks like, from a bounded, seeded sample of its tissue and its glass at full resolution."""
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,11 +11,18 @@ from numpy.typing import NDArray
 
 from restain.color.glass import find_white_point
 from restain.color.histogram import ColorHistogram, HistogramBuilder
-from restain.errors import InputError
-from restain.slides.reader import Slide, open_slide
+from restain.color.images import RGB8
+from restain.errors import InputError, RestainError
+from restain.methods.base import Appearance, Normalizer
+from restain.methods.window_grid import reflected
+from restain.methods.windows import WindowMap
+from restain.slides.reader import Mask, Slide, open_slide
 
 TISSUE_DENSITY = 0.12
 """Optical density, in any channel and against the white point, from which a thumbnail pixel shows tissue."""
+
+FULL_TILE = 0.5
+"""Share of a tile that shows tissue from which one tile is as good as another to measure norm statistics on."""
 
 
 def sample_slide(
@@ -76,16 +85,21 @@ def find_tissue(slide: Slide, tile: int) -> tuple[NDArray[np.bool_], NDArray[np.
     Returns:
         Two (rows, columns) bool grids; tiles that are padding alone are in neither.
     """
-    thumbnail, known = slide.thumbnail()
-    white = find_white_point(ColorHistogram.from_image(thumbnail, mask=known)).level
-    stained = ((thumbnail + 1.0) / (white + 1.0)).min(axis=2) < np.exp(-TISSUE_DENSITY)
-    real = np.ones(stained.shape, np.bool_) if known is None else known
-    stained &= real
+    stained, real = _see(slide)
     width, height = slide.dimensions
     rows, columns = -(-height // tile), -(-width // tile)
     shown = _any_in_tiles(stained, rows, columns, height / tile, width / tile)
     seen = _any_in_tiles(real, rows, columns, height / tile, width / tile)
     return shown, seen & ~shown
+
+
+def _see(slide: Slide) -> tuple[Mask, Mask]:
+    """Which pixels of a slide's thumbnail are stained, and which are no padding."""
+    thumbnail, known = slide.thumbnail()
+    white = find_white_point(ColorHistogram.from_image(thumbnail, mask=known)).level
+    stained = ((thumbnail + 1.0) / (white + 1.0)).min(axis=2) < np.exp(-TISSUE_DENSITY)
+    real = np.ones(stained.shape, np.bool_) if known is None else known
+    return stained & real, real
 
 
 def _any_in_tiles(mask: NDArray[np.bool_], rows: int, columns: int, tall: float, wide: float) -> NDArray[np.bool_]:
@@ -127,3 +141,151 @@ def _count(slide: Slide, tiles: list[tuple[int, int]], tile: int, workers: int) 
     for part in parts[1:]:
         total = total + part
     return total
+
+
+# ---- tiles ------------------------------------------------------------------------------------------------------
+
+
+def estimate_slide(
+    slide: Slide, normalizer: Normalizer, histogram: ColorHistogram, *, seed: int = 0, workers: int | None = None
+) -> tuple[Appearance, dict[str, Any]]:
+    """How a slide looks to a normalizer: from its colours, and from tiles of tissue where the normalizer wants some.
+
+    Args:
+        slide: the slide.
+        normalizer: which may have `statistics_tiles`.
+        histogram: from `sample_slide`.
+        seed: of the random choice of tiles.
+        workers: reading threads; None for two.
+
+    Returns:
+        The appearance, and plain facts on all that was sampled.
+    """
+    facts = dict(histogram.provenance)
+    if not normalizer.statistics_tiles:
+        return normalizer.estimate(histogram), facts
+    side = normalizer.statistics_side
+    tiles = sample_tiles(slide, normalizer.statistics_tiles, side, seed=seed, workers=workers)
+    return normalizer.estimate(histogram, tiles=tiles), facts | {
+        "statistics_tiles": len(tiles),
+        "statistics_side": side,
+    }
+
+
+def sample_tiles(slide: Any, count: int, side: int, *, seed: int = 0, workers: int | None = None) -> list[RGB8]:
+    """Tiles of a slide's tissue at full resolution, chosen at random.
+
+    Tiles lie on a grid, wholly inside the slide and without padding. Those that show tissue in half of their area are
+    all alike to the choice; where they are too few, the richest of the others follow. The result does not depend on the
+    number of workers.
+
+    Args:
+        slide: a path, or a slide from `open_slide`.
+        count: most tiles.
+        side: of the tiles, pixels.
+        seed: of the random choice.
+        workers: reading threads; None for two.
+
+    Returns:
+        Up to `count` tiles (side, side, 3) uint8; none where the slide shows no tissue. A slide that is smaller than a
+        tile is continued by reflection.
+    """
+    if count < 0 or side < 1 or seed < 0:
+        raise InputError(f"got count={count}, side={side}, seed={seed}; wanted 0 or more, 1 or more, and 0 or more")
+    if not isinstance(slide, Slide):
+        with open_slide(slide) as opened:
+            return sample_tiles(opened, count, side, seed=seed, workers=workers)
+    width, height = slide.dimensions
+    wide, high = min(side, width), min(side, height)
+    places = _places_of_tissue(slide, wide, high, np.random.default_rng(seed))[: 4 * count]
+
+    def read(place: tuple[int, int]) -> RGB8 | None:
+        pixels, known = slide.read_region(place, 0, (wide, high))
+        if known is not None:
+            return None
+        return pixels[reflected(0, side, high)[:, None], reflected(0, side, wide)]
+
+    tiles: list[RGB8] = []
+    with ThreadPoolExecutor(workers or 2) as pool:
+        while len(tiles) < count and places:  # a thumbnail is too coarse to see every hole
+            asked, places = places[: count - len(tiles)], places[count - len(tiles) :]
+            tiles += [tile for tile in pool.map(read, asked) if tile is not None]
+    return tiles
+
+
+def sample_mapped(
+    slide: Slide, window_map: WindowMap, *, max_pixels: int = 4_000_000, seed: int = 0, workers: int | None = None
+) -> ColorHistogram:
+    """Count the colours that a slide's tissue and glass have when they are mapped, on windows chosen as `sample_slide`
+    chooses its tiles; `max_pixels` of tissue, and a quarter as many of glass. Windows are not blended.
+    """
+    side = window_map.side
+    tissue, glass = find_tissue(slide, side)
+    generator = np.random.default_rng(seed)
+    places = _choose(tissue, max(max_pixels // side**2, 1), generator)
+    places += _choose(glass, max_pixels // 4 // side**2, generator)
+    width, height = slide.dimensions
+
+    def read(place: tuple[int, int]) -> tuple[RGB8, Mask | None]:
+        x, y = place[1] * side, place[0] * side
+        return slide.read_region((x, y), 0, (min(side, width - x), min(side, height - y)))
+
+    builder = HistogramBuilder()
+    with ThreadPoolExecutor(workers or 2) as pool:
+        for pixels, known in pool.map(read, places):
+            high, wide = pixels.shape[:2]
+            window = pixels[reflected(0, side, high)[:, None], reflected(0, side, wide)]
+            levels = window_map(window[None])[0, :high, :wide]
+            builder.add(np.rint(np.clip(levels, 0.0, 255.0)).astype(np.uint8), known)
+    return replace(builder.histogram(), icc_profile=slide.icc_profile)
+
+
+def sample_tiles_of(
+    files: Sequence[Path], count: int, side: int, *, seed: int = 0, workers: int | None = None
+) -> list[RGB8]:
+    """Tiles of the tissue of several slides or images, as evenly from each as can be; arguments as `sample_tiles`.
+
+    What one file cannot give, the next ones do. Files that cannot be read are left out.
+    """
+    tiles: list[RGB8] = []
+    order = np.random.default_rng(seed).permutation(len(files))
+    for done, index in enumerate(order):
+        wanted = -(-(count - len(tiles)) // (len(files) - done))
+        if not wanted:
+            break
+        try:
+            # Each with a choice of its own: images of one size have the same grid.
+            tiles += sample_tiles(files[index], wanted, side, seed=seed + 1 + int(index), workers=workers)
+        except (RestainError, OSError, MemoryError):
+            continue
+    return tiles
+
+
+def _places_of_tissue(slide: Slide, wide: int, high: int, generator: np.random.Generator) -> list[tuple[int, int]]:
+    """(x, y) of the tiles of this size that show tissue: the full ones in random order, then the others by richness."""
+    stained, real = _see(slide)
+    width, height = slide.dimensions
+    xs, ys = np.arange(0, width - wide + 1, wide), np.arange(0, height - high + 1, high)
+
+    def share(mask: Mask) -> NDArray[np.float64]:
+        """Of each tile's area, by bilinear interpolation of the mask's integral."""
+        total = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1))
+        total[1:, 1:] = mask.cumsum(axis=0).cumsum(axis=1)
+        tall, broad = mask.shape[0] / height, mask.shape[1] / width
+        rows = _interpolated(total, (ys + high) * tall) - _interpolated(total, ys * tall)
+        sums = _interpolated(rows.T, (xs + wide) * broad) - _interpolated(rows.T, xs * broad)
+        area: NDArray[np.float64] = sums.T / (wide * broad * high * tall)
+        return area
+
+    tissue, whole = share(stained), share(real) > 1 - 1e-6
+    full = np.argwhere((tissue >= FULL_TILE) & whole)
+    rest = np.argwhere((tissue > 1e-6) & (tissue < FULL_TILE) & whole)
+    rest = rest[np.argsort(-tissue[rest[:, 0], rest[:, 1]], kind="stable")]
+    order = np.concatenate([generator.permutation(full), rest])
+    return [(int(xs[column]), int(ys[row])) for row, column in order]
+
+
+def _interpolated(table: NDArray[np.float64], positions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rows of a table at fractional positions."""
+    below = np.clip(positions.astype(np.int64), 0, len(table) - 2)
+    return table[below] + (positions - below)[:, None] * (table[below + 1] - table[below])

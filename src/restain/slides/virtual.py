@@ -1,6 +1,5 @@
 """OpenSlide's interface to a slide that is normalized while it is read: `NormalizedSlide`. Nothing is written."""
 
-import ctypes
 import operator
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -14,13 +13,17 @@ import openslide
 from numpy.typing import NDArray
 from PIL import Image
 
+from restain.color.colormap import ColorMap
+from restain.color.images import RGB8
 from restain.errors import InputError, SlideError
 from restain.methods.base import Appearance, Normalizer
-from restain.slides.image_reader import ImageSlide
+from restain.methods.window_grid import WindowCache
+from restain.methods.windows import apply_region, apply_windows
 from restain.slides.openslide_reader import OpenSlideSlide
 from restain.slides.pipeline import output_profile
-from restain.slides.reader import Slide, open_slide
-from restain.slides.sample import sample_slide
+from restain.slides.reader import Mask, Slide, open_slide
+from restain.slides.rgba import read_on_white, read_rgba
+from restain.slides.sample import estimate_slide, sample_slide
 
 BAND = 16_000_000
 """Pixels that a thumbnail is made from at a time."""
@@ -47,6 +50,11 @@ class NormalizedSlide(openslide.AbstractSlide):
     mapped and keep their alpha. Reading is safe from many threads; close it when they are done. Every process needs
     one of its own: pass on `appearance`, and only the first estimates. An open one holds a table of up to 64 MiB.
 
+    A method that looks at neighbourhoods (a network) is applied in the windows of the slide's own grid, so a region
+    has the same pixels whoever asks for it, and those of `normalize_slide` at level 0. Each level has a grid in pixels
+    of its own, to which locations between its pixels are rounded. The 64 windows used last are kept (200 MB where
+    their side is 512).
+
     Args:
         source: a path of anything that `open_slide` reads, or what it returned; the caller then closes that.
         normalizer: a fitted normalizer.
@@ -56,7 +64,7 @@ class NormalizedSlide(openslide.AbstractSlide):
 
     Attributes:
         appearance: how the source looks.
-        color_map: the map that is applied; lazy, so it meets only the colours that were read.
+        color_map: the map that is applied, of methods that look at one pixel at a time.
 
     Raises:
         NotFittedError: the normalizer is not fitted. SlideError: the source cannot be read.
@@ -79,10 +87,11 @@ class NormalizedSlide(openslide.AbstractSlide):
             slide = source if isinstance(source, Slide) else opened.enter_context(open_slide(source))
             if appearance is None:
                 histogram = sample_slide(slide, max_pixels=max_pixels, seed=seed, workers=os.cpu_count())
-                appearance = normalizer.estimate(histogram)
-            self.color_map = normalizer.color_map(appearance, lazy=True)
+                appearance, _ = estimate_slide(slide, normalizer, histogram, seed=seed, workers=os.cpu_count())
+            self._pixel_map = normalizer.pixel_map(appearance, lazy=True)
             self._opened = opened.pop_all()
         self.appearance = appearance
+        self._windows = WindowCache()
         self._source: Slide | None = slide
         self._name = str(slide.path)
         self._profile = output_profile(normalizer)
@@ -113,6 +122,17 @@ class NormalizedSlide(openslide.AbstractSlide):
         """Release the file, unless an open slide was given: that is its owner's to close. Twice does no harm."""
         self._source = None
         self._opened.close()
+
+    @property
+    def color_map(self) -> ColorMap:
+        """The map that is applied; lazy, so it meets only the colours that were read.
+
+        Raises:
+            AttributeError: the normalizer looks at neighbourhoods; there is no map of colours.
+        """
+        if not isinstance(self._pixel_map, ColorMap):
+            raise AttributeError(f"{self!r} is normalized in windows; there is no colour map")
+        return self._pixel_map
 
     @property
     def level_count(self) -> int:
@@ -180,8 +200,11 @@ class NormalizedSlide(openslide.AbstractSlide):
             raise InputError(f"got size={(width, height)}; wanted no negative width or height")
         if not width or not height:  # OpenSlide allows it
             return self._tagged(Image.new("RGBA", (width, height)))
-        rgba = _read_rgba(source, (x, y), level, (width, height))
-        rgba[..., :3] = self.color_map(np.ascontiguousarray(rgba[..., :3]))
+        if isinstance(self._pixel_map, ColorMap):
+            rgba = read_rgba(source, (x, y), level, (width, height))
+            rgba[..., :3] = self._pixel_map(np.ascontiguousarray(rgba[..., :3]))
+        else:
+            rgba = self._read_windows(source, (x, y), level, (width, height))
         rgba[rgba[..., 3] == 0] = 0
         return self._tagged(Image.fromarray(rgba))
 
@@ -226,11 +249,38 @@ class NormalizedSlide(openslide.AbstractSlide):
             raise SlideError(f"{self._name} was closed; open it again to read from it")
         return self._source
 
+    def _read_windows(
+        self, source: Slide, location: tuple[int, int], level: int, size: tuple[int, int]
+    ) -> NDArray[np.uint8]:
+        """A rectangle in windows, (H, W, 4), an array of the caller's own."""
+        assert not isinstance(self._pixel_map, ColorMap)
+        scale, whole = self._level_downsamples[level], self._level_dimensions[level]
+
+        def place(x: int, y: int) -> tuple[int, int]:
+            return round(x * scale), round(y * scale)
+
+        def read(x: int, y: int, width: int, height: int) -> tuple[RGB8, Mask | None]:
+            return read_on_white(source, place(x, y), level, (width, height))
+
+        x, y = (round(at / scale) for at in location)
+        out = np.zeros((size[1], size[0], 4), np.uint8)
+        left, top = max(x, 0), max(y, 0)
+        width, height = min(x + size[0], whole[0]) - left, min(y + size[1], whole[1]) - top
+        if width <= 0 or height <= 0:
+            return out
+        inside = out[top - y : top - y + height, left - x : left - x + width]
+        rectangle = (left, top, width, height)
+        inside[..., :3] = apply_region(read, whole, rectangle, self._pixel_map, cache=self._windows, key=level)
+        inside[..., 3] = read_rgba(source, place(left, top), level, (width, height))[..., 3]
+        return out
+
     def _read_associated(self, name: str) -> Image.Image:
         pixels = self._open_source().associated_images[name]()
         if name != "thumbnail":
             return Image.fromarray(pixels).convert("RGBA")
-        return self._tagged(Image.fromarray(self.color_map(pixels)).convert("RGBA"))
+        pixel_map = self._pixel_map
+        mapped = pixel_map(pixels) if isinstance(pixel_map, ColorMap) else apply_windows(pixels, pixel_map)
+        return self._tagged(Image.fromarray(mapped).convert("RGBA"))
 
     def _tagged(self, image: Image.Image) -> Image.Image:
         image.info["icc_profile"] = self._profile
@@ -254,35 +304,6 @@ class _ReadOnDemand(Mapping[str, Image.Image]):
 
     def __repr__(self) -> str:
         return f"<images {', '.join(self)}>"
-
-
-def _read_rgba(slide: Slide, location: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """A rectangle of the source with its alpha, (H, W, 4), not premultiplied; an array of the caller's own.
-
-    `Slide.read_region` knows only opaque or not. That is too little here: where a level's pixels do not begin at a
-    whole level-0 pixel, OpenSlide resamples, and leaves an alpha of 254 here and there where its tiles meet; they
-    would become holes.
-    """
-    if isinstance(slide, OpenSlideSlide):
-        try:
-            return np.array(slide._handle.read_region(location, level, size))
-        except (openslide.OpenSlideError, ctypes.ArgumentError) as error:  # the latter: its owner closed it
-            raise SlideError(f"{slide.path.name} cannot be read near {location}: {error}") from None
-    if isinstance(slide, ImageSlide) and slide.rgba is not None:
-        return _window(slide.rgba, location, size)
-    pixels, known = slide.read_region(location, level, size)
-    alpha = np.full(pixels.shape[:2], 255, np.uint8) if known is None else known.astype(np.uint8) * np.uint8(255)
-    return np.dstack([pixels, alpha])
-
-
-def _window(rgba: NDArray[np.uint8], location: tuple[int, int], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """A rectangle of (H, W, 4) that may reach beyond it, where it is transparent."""
-    (x, y), (width, height) = location, size
-    out = np.zeros((height, width, 4), np.uint8)
-    inside = rgba[max(y, 0) : max(y + height, 0), max(x, 0) : max(x + width, 0)]
-    top, left = max(-y, 0), max(-x, 0)
-    out[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
-    return out
 
 
 def _vendor(slide: Slide) -> str:

@@ -81,7 +81,7 @@ class Evaluation:
         """What a contender makes of a sample's source (H, W, 3) uint8, made anew."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", EstimateWarning)
-            appearance = self.appearances.get(contender.name) or contender.estimate(image)
+            appearance = self.appearances.get(contender.name) or contender.estimate_image(image)
             return contender.apply(image, appearance)
 
 
@@ -178,7 +178,7 @@ def _measure(
     white = find_white_point(histogram).level
     result = _Measured([], {}, [])
     for contender in contenders:
-        appearance = together.get(contender.name) or contender.estimate(histogram)
+        appearance = together.get(contender.name) or contender.estimate_image(pixels.source, histogram)
         if appearance is not None and appearance.fallback:
             result.fallbacks.append(contender.name)
         output = contender.apply(pixels.source, appearance)
@@ -295,7 +295,8 @@ def _measure_cohort(
 
 def _estimate_together(samples: Sequence[Sample], contenders: Sequence[Contender]) -> dict[str, Appearance | None]:
     histogram = ColorHistogram.merged(_histograms(samples))
-    return {contender.name: contender.estimate(histogram) for contender in contenders}
+    files = [sample.source for sample in samples]
+    return {contender.name: contender.estimate(histogram, files) for contender in contenders}
 
 
 def _histograms(samples: Sequence[Sample]) -> Iterator[ColorHistogram]:
@@ -321,7 +322,7 @@ class _Outputs:
     def __iter__(self) -> Iterator[RGB8]:
         for sample in self.samples:
             source = sample.read_source()
-            appearance = self.together.get(self.contender.name) or self.contender.estimate(source)
+            appearance = self.together.get(self.contender.name) or self.contender.estimate_image(source)
             yield self.contender.apply(source, appearance)
 
 
