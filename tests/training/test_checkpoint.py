@@ -148,6 +148,48 @@ def test_views_and_shared_memory_become_plain_copies(tmp_path: Path) -> None:
     assert array[1, 0] == 4
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.complex64, torch.uint16])
+def test_the_order_in_memory_is_kept(tmp_path: Path, dtype: torch.dtype) -> None:
+    base = torch.arange(120).reshape(2, 3, 4, 5).to(dtype)
+    last = base.to(memory_format=torch.channels_last)
+    assert last.stride() != base.stride()
+    save_state(tmp_path / "a.safetensors", [base, last, last[:, :, :2], last.permute(1, 0, 2, 3)])
+    loaded = load_state(tmp_path / "a.safetensors")
+    assert alike(loaded, [base, last, last[:, :, :2], last.permute(1, 0, 2, 3)])
+    assert [t.stride() for t in loaded[:2]] == [base.stride(), last.stride()]
+    writer = checkpoint._Writer()
+    writer.encode(last, ())
+    assert writer.tensors["state"].data_ptr() == last.data_ptr()  # and it was not copied
+
+
+def test_training_in_channels_last_goes_on_to_the_bit(tmp_path: Path) -> None:
+    def start() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(1)
+        network = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 3), torch.nn.ReLU(), torch.nn.Conv2d(5, 2, 4, stride=2))
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return network, torch.optim.Adam(network.parameters(), betas=(0.5, 0.999))
+
+    def update(network: torch.nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> None:
+        for step in steps:
+            images = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(step))
+            optimizer.zero_grad()
+            network(images.to(memory_format=torch.channels_last)).square().mean().backward()
+            optimizer.step()
+
+    (network, optimizer), (network_2, optimizer_2) = start(), start()
+    update(network, optimizer, range(3))
+    save_state(tmp_path / "a", [network.state_dict(), optimizer.state_dict()])
+    update(network, optimizer, range(3, 6))
+    loaded = load_state(tmp_path / "a")
+    network_2.load_state_dict(loaded[0])
+    optimizer_2.load_state_dict(loaded[1])
+    moments = [state["exp_avg"].stride() for state in optimizer.state_dict()["state"].values()]
+    assert [state["exp_avg"].stride() for state in optimizer_2.state_dict()["state"].values()] == moments
+    update(network_2, optimizer_2, range(3, 6))
+    assert alike(dict(network.state_dict()), dict(network_2.state_dict()))
+    assert alike(optimizer.state_dict(), optimizer_2.state_dict())
+
+
 def test_conjugate_and_parameter(tmp_path: Path) -> None:
     value = torch.tensor([1 + 2j, 3 - 1j])
     parameter = torch.nn.Parameter(torch.ones(2))
@@ -389,6 +431,7 @@ def test_shuffled_bytes_are_found(tmp_path: Path, data: st.DataObject) -> None:
         {"tensor": "t", "dtype": "int64", "shape": [2]},
         {"tensor": "t", "dtype": "load", "shape": [2]},
         {"tensor": "t", "dtype": "complex128", "shape": [2]},
+        {"tensor": "t", "dtype": "float32", "shape": [2], "order": "channels_last"},
         {"array": "t", "dtype": "O", "shape": [2]},
         {"array": "e", "dtype": "<f8", "shape": [10**6, 10**6]},
         {"array": "e", "dtype": "<f8", "shape": [-1]},

@@ -45,8 +45,9 @@ def save_state(path: str | os.PathLike[str], state: Any, *, facts: Mapping[str, 
 
     A state is made of dicts (keys str or int), lists, tuples, None, bool, int, float, str, bytes, torch tensors, NumPy
     arrays and NumPy scalars. Subclasses of the containers come back as plain ones. Tensors are saved as they are on
-    the CPU: of any type and shape, each its own copy (views and shared memory are not kept), without gradient. A
-    contiguous CPU tensor is written from its own memory.
+    the CPU: of any type and shape, each its own copy (views and shared memory are not kept), without gradient. Their
+    order in memory is kept where it is the usual one or `channels_last`: an optimizer whose moments lie otherwise than
+    its weights may round otherwise, and a resumed run must not. Such CPU tensors are written from their own memory.
 
     Args:
         path: the file, `….safetensors`.
@@ -201,10 +202,14 @@ class _Writer:
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type == "meta":
             raise InputError(f"{_named(place)} is a sparse, quantized or meta tensor; wanted a dense one")
         dtype, shape = str(tensor.dtype).removeprefix("torch."), list(tensor.shape)
-        tensor = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
+        tensor = tensor.detach().resolve_conj().resolve_neg().cpu()
+        order = {}
+        if not tensor.is_contiguous() and tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
+            tensor, order = tensor.permute(0, 2, 3, 1), {"order": "channels_last"}
+        tensor = tensor.contiguous()
         if tensor.dtype not in _NATIVE:
             tensor = _bytes_of(tensor)
-        return {"tensor": self._store(tensor, place), "dtype": dtype, "shape": shape}
+        return {"tensor": self._store(tensor, place), "dtype": dtype, "shape": shape, **order}
 
     def _array(self, value: "np.generic | np.ndarray[Any, Any]", place: tuple[str | int, ...]) -> dict[str, Any]:
         if type(value) not in (np.ndarray, np.memmap) and not isinstance(value, np.generic):
@@ -262,7 +267,7 @@ def _decode(node: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
     if kind == "bytes":
         return tensors[content].numpy().tobytes()
     if kind == "tensor":
-        return _decode_tensor(tensors[content], node["dtype"], node["shape"])
+        return _decode_tensor(tensors[content], node["dtype"], node["shape"], node.get("order"))
     if kind in ("array", "scalar"):
         dtype, shape = np.dtype(node["dtype"]), tuple(node["shape"])
         if dtype.hasobject:
@@ -275,12 +280,15 @@ def _decode(node: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
     raise ValueError(f"a value of unknown kind {kind!r:.40}")
 
 
-def _decode_tensor(tensor: torch.Tensor, dtype_name: str, shape: list[int]) -> torch.Tensor:
+def _decode_tensor(tensor: torch.Tensor, dtype_name: str, shape: list[int], order: str | None) -> torch.Tensor:
     dtype = getattr(torch, dtype_name)
     if not isinstance(dtype, torch.dtype):
         raise ValueError(f"no type {dtype_name!r:.40} in this torch")
+    last = order == "channels_last"
     if dtype not in _NATIVE:
-        tensor = tensor.view(dtype).reshape(shape)
+        tensor = tensor.view(dtype).reshape([shape[i] for i in (0, 2, 3, 1)] if last else shape)
+    if last:
+        tensor = tensor.permute(0, 3, 1, 2)
     if tensor.dtype != dtype or list(tensor.shape) != shape:
         raise ValueError(f"a tensor is {tensor.dtype} {list(tensor.shape)}, not {dtype} {shape}")
     return tensor
