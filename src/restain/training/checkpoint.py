@@ -1,9 +1,9 @@
 """A training state in one file: nested Python values with tensors, as safetensors; never a pickle.
 
 The tensors are the file's tensors, named by where they stand in the state. Everything else is a JSON tree in the
-file's metadata: plain JSON where JSON has the value, else a dict of one key that
-says what it is (`{"tuple": […]}`, `{"float": "nan"}`, `{"tensor": name, …}`). Every tensor and the tree itself have a
-CRC-32, since one flipped bit in a weight would otherwise train on in silence.
+file's metadata: plain JSON where JSON has the value, else a dict whose first key says what it is (`{"tuple": […]}`,
+`{"float": "nan"}`, `{"tensor": name, …}`). Every tensor and the tree itself have a CRC-32, since one flipped bit in a
+weight would otherwise train on in silence.
 """
 
 import json
