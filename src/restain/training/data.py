@@ -21,24 +21,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
 from restain.color.histogram import ColorHistogram
 from restain.color.images import RGB8
-from restain.errors import InputError, RestainError, SlideError
-from restain.training.augment import crop_position, draw_orientation, reflect_to
-from restain.training.blank import kinds, place_crop
+from restain.errors import InputError, RestainError
+from restain.training.augment import crop_position
+from restain.training.blank import kinds
+from restain.training.cutting import STREAMS, Batch, Cutter, Request, cut_window, to_tensor
 from restain.training.data_settings import DataSettings as DataSettings
 from restain.training.listing import Lists, Progress, Role, list_data, sample_colors
 from restain.training.sampling import Plan, plan_epoch, shard, stable_order
 from restain.training.tiles import Picture, Shelf
-
-Batch = dict[str, torch.Tensor]
-Draw = tuple[Role, int, int]
-"""Which list, which of its pictures, and whether the crop is to be blank (`Plan.blank`)."""
-Request = list[tuple[int, int, tuple[Draw, ...]]]
-"""The samples of a batch: epoch, index, and one draw for each list."""
-_STREAMS: dict[Role, int] = {"source": 0, "target": 1}  # enters the seeds of what belongs to a list
 
 
 class TrainingData:
@@ -80,7 +74,7 @@ class TrainingData:
         self._kinds = {role: _kinds_of(self.training[role], settings, role) for role in self._leading}
         self._shelf = Shelf()
         self.cached = self._keep(listing.kept)
-        self._cutter = _Cutter(settings, self.training, self.paired, self._shelf)
+        self._cutter = Cutter(settings, self.training, self.paired, self._shelf)
         self._workers = min(max(cores - 1, 1), 8) if settings.workers is None else settings.workers
         self._pin = pin_memory
         self._loader: DataLoader[Any] | None = None
@@ -145,7 +139,7 @@ class TrainingData:
         plans: dict[Role, Plan] = {}
         for role in self._leading:
             tissue, blank = self._kinds[role]
-            seed = [self.settings.seed, epoch, _STREAMS[role]]
+            seed = [self.settings.seed, epoch, STREAMS[role]]
             share = self.settings.blank_share
             plans[role] = plan_epoch(
                 seed, len(self.training[role]), count, blank_share=share, tissue=tissue, blank=blank
@@ -224,14 +218,14 @@ class TrainingData:
         crop = self.settings.crop
         if not pictures:
             return torch.empty((0, 3, crop, crop), dtype=torch.uint8)
-        return _tensor([self._middle(picture) for picture in pictures])
+        return to_tensor([self._middle(picture) for picture in pictures])
 
     def _middle(self, picture: Picture) -> RGB8:
         """The middle crop of a picture, kept for the next time while there is room."""
         cut = self._fixed.get(picture)
         if cut is None:
             x, y = crop_position(picture.size, self.settings.crop, "center")
-            cut = _window(self._shelf, picture, x, y, self.settings.crop)
+            cut = cut_window(self._shelf, picture, x, y, self.settings.crop)
             if (len(self._fixed) + 1) * cut.nbytes <= self.settings.cache_bytes:
                 self._fixed[picture] = np.ascontiguousarray(cut)
         return cut
@@ -291,43 +285,6 @@ class TrainingData:
         return True
 
 
-class _Cutter(Dataset[Any]):
-    """Cuts the crops of a batch; lives in the worker processes, too, and remembers nothing from one to the next."""
-
-    def __init__(self, settings: DataSettings, lists: Lists, paired: bool, shelf: Shelf) -> None:
-        self._settings, self._lists, self._paired, self._shelf = settings, lists, paired, shelf
-
-    def __getitem__(self, request: Request) -> Batch | RestainError:
-        """The batch, or what went wrong: an exception that crosses processes would arrive as a wall of text."""
-        crops: dict[str, list[RGB8]] = {}
-        try:
-            for epoch, index, draws in request:
-                for role, number, blank in draws:
-                    for name, crop in self._crops(epoch, index, role, number, blank).items():
-                        crops.setdefault(name, []).append(crop)
-        except RestainError as error:
-            return error
-        except OSError as error:
-            return SlideError(str(error))
-        return {role: _tensor(images) for role, images in crops.items()}
-
-    def _crops(self, epoch: int, index: int, role: Role, number: int, blank: int) -> dict[str, RGB8]:
-        settings = self._settings
-        picture = self._lists[role][number]
-        generator = np.random.default_rng([settings.seed, epoch, _STREAMS[role], 4, index])
-        if blank >= 0 and picture.stained is not None:
-            x, y = place_crop(picture.stained, picture.size, settings.crop, bool(blank), generator)
-        else:
-            x, y = crop_position(picture.size, settings.crop, settings.crop_mode, generator)
-        orientation = draw_orientation(
-            generator, flip=settings.flip, flip_vertical=settings.flip_vertical, rotate=settings.rotate
-        )
-        roles = self._lists if self._paired else [role]
-        return {
-            name: orientation(_window(self._shelf, self._lists[name][number], x, y, settings.crop)) for name in roles
-        }
-
-
 class _Requests(Sampler[Any]):
     """What the worker processes are to cut next; set before each epoch, as they outlive it."""
 
@@ -340,16 +297,6 @@ class _Requests(Sampler[Any]):
 
 def _as_it_is(batch: Any) -> Any:
     return batch
-
-
-def _window(shelf: Shelf, picture: Picture, x: int, y: int, side: int) -> RGB8:
-    width, height = (min(side, length) for length in picture.size)
-    return reflect_to(shelf.read(picture, x, y, width, height), side)
-
-
-def _tensor(images: Sequence[RGB8]) -> torch.Tensor:
-    """(N, 3, H, W) of N images (H, W, 3), in channels-last memory."""
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
 
 
 def _kinds_of(

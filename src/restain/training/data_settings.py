@@ -75,8 +75,12 @@ class DataSettings:
         for name in ("source", "target", "validation_source", "validation_target"):
             given: Any = getattr(self, name)
             several = given if isinstance(given, list | tuple) else [given]
+            if not all(isinstance(item, str | os.PathLike) for item in several):
+                raise InputError(f"got {name} = {given!r}; wanted paths")
             object.__setattr__(self, name, tuple(os.fspath(item) for item in several))
         for name in ("pairs", "validation_pairs"):
+            if not isinstance(getattr(self, name), str | os.PathLike):
+                raise InputError(f"got {name} = {getattr(self, name)!r}; wanted a path")
             object.__setattr__(self, name, os.fspath(getattr(self, name)))
         self._check_files()
         self._check_numbers()
@@ -113,6 +117,14 @@ class DataSettings:
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < low:
                 raise InputError(f"got {name} = {value!r}; wanted a whole number, {low} or more")
+        for name in ("flip", "flip_vertical", "rotate", "drop_last", "skip_bad"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"got {name} = {getattr(self, name)!r}; wanted true or false")
+        for name in ("validation_share", "blank_share", "mpp", "slide_downsample"):
+            value = getattr(self, name)
+            optional = value is None and name in ("blank_share", "mpp")
+            if not optional and (not isinstance(value, int | float) or isinstance(value, bool)):
+                raise InputError(f"got {name} = {value!r}; wanted a number")
         if not 0 <= self.validation_share < 1:
             raise InputError(f"got validation_share = {self.validation_share}; wanted 0 to below 1")
         if self.crop_mode not in ("random", "center", "top-left"):

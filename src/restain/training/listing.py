@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from restain.color.glass import find_white_point
 from restain.color.histogram import ColorHistogram
 from restain.color.images import RGB8
-from restain.errors import InputError, RestainError, RestainWarning
+from restain.errors import InputError, RestainError
 from restain.evaluation.datasets.pairs import Pair, pair_folders, read_pairs
 from restain.references import find_files
 from restain.slides.batch import Failure, is_image
@@ -314,7 +314,6 @@ def _summarize(settings: DataSettings, listing: Listing, files: int) -> None:
     if listing.failures:
         first = listing.failures[0].error
         listing.notes.append(f"{len(listing.failures)} of {files} files were left out; the first: {first}")
-        warnings.warn(listing.notes[-1], RestainWarning, stacklevel=4)
     for role, pictures in listing.training.items():
         held = listing.validation.get(role, [])
         both = [*pictures, *held]
