@@ -600,6 +600,7 @@ def phantom(
 
 app.command(cli_training.train)
 app.command(cli_training.distill)
+app.command(cli_training.export)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -238,6 +238,51 @@ def distill(
     return 0
 
 
+def export(
+    normalizer: Path,
+    /,
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    slide: str | None = None,
+    background: Background | None = None,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Write a trained network as ONNX, for other runtimes: 8-bit images in, 8-bit images out.
+
+    Parameters
+    ----------
+    normalizer: Path
+        A training run's folder, or a saved network or StainNet.
+    output: Path
+        The file to write, .onnx.
+    slide: str
+        A slide whose norm statistics are frozen into the file; without, each image is normalized by its own.
+    background: str
+        What becomes of glass; with none the file has no input for the slide's white point.
+    overwrite: bool
+        Replace an existing file.
+    """
+    _need_training("exporting")
+    from restain.saved import load
+    from restain.systems.onnx import export_onnx
+
+    if output.suffix != ".onnx":
+        raise InputError(f"{output} should end in .onnx")
+    fitted = load(normalizer)
+    if background is not None:
+        fitted.background = background
+    appearance = None
+    if slide is not None:
+        from restain.slides.pipeline import estimate_slide
+        from restain.slides.reader import open_slide
+
+        with open_slide(slide) as opened:
+            appearance = estimate_slide(opened, fitted)
+    export_onnx(fitted, output, appearance=appearance, overwrite=overwrite)
+    print(f"{output}: {fitted.name}, {output.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
 def _resolved(values: dict[str, Any], recipe: str | None, assignments: tuple[str, ...]) -> "Recipe":
     from restain.training.settings import make_recipe, merged, parse_overrides, read_recipe
 

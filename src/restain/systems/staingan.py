@@ -159,6 +159,7 @@ class StainGAN(System):
                 total = total + config.lambda_identity * (
                     config.lambda_target * losses["identity"] + config.lambda_source * losses["identity_back"]
                 )
+            losses["output_std"] = fake_target.std() / 2  # of 0..1: no loss, but what collapse is seen by
         engine.backward(total)
         for generator in (self.generator, self.generator_back):
             engine.clip(generator)

@@ -113,6 +113,7 @@ class STST(System):
         with frozen(self.discriminator) as discriminator, engine.autocast():
             losses["adversarial"] = bce(discriminator(torch.cat([gray.expand_as(fake), fake], dim=1)), True)
             losses["l1"] = functional.l1_loss(fake, target)
+            losses["output_std"] = fake.std() / 2  # of 0..1: no loss, but what collapse is seen by
             total = losses["adversarial"] + self.config.lambda_l1 * losses["l1"]
         engine.backward(total)
         engine.clip(self.generator)

@@ -12,7 +12,7 @@ nothing had happened. 🤗 accelerate brings devices, precision, gradient accumu
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from torch import Tensor
 from restain import __version__
 from restain.color.glass import find_white_point
 from restain.color.images import RGB8
-from restain.errors import InputError
+from restain.errors import InputError, MissingExtraError
 from restain.systems import SYSTEMS, System
 from restain.systems.schedule import learning_rate_factor
 from restain.training.average import Average
@@ -152,12 +152,13 @@ class Session:
                 pending.append(self._update(batch))
                 self.step += 1
                 done = self.step >= self.total
-                if self.step % self.settings.log_every == 0 or done:
+                saves = self.step % self.settings.checkpoint_every == 0 or done or interrupt.signal != 0
+                if self.step % self.settings.log_every == 0 or saves:  # a checkpoint is of a run that is well
                     self._report(pending, log, progress)
                     pending = []
                 if self.step % self.settings.validate_every == 0 or done:
                     self._validate(progress)
-                if self.step % self.settings.checkpoint_every == 0 or done or interrupt.signal:
+                if saves:
                     self._checkpoint(log)
                 if interrupt.signal and not done:
                     progress.say(f"interrupted; --resume goes on from step {self.step}")
@@ -167,8 +168,7 @@ class Session:
         if self.main:
             if not self.run.normalizer.exists():  # resumed at its very end
                 self._save_normalizer()
-            if log is not None and self.run.metrics.exists():
-                plot_losses(self.run.metrics, self.run.curves)
+            self._draw_curves()
 
     def _update(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         device = self.accelerator.device
@@ -189,7 +189,9 @@ class Session:
         names = list(pending[0])
         table = torch.stack([torch.stack([losses[name].float() for name in names]) for losses in pending]).cpu()
         for offset, row in enumerate(table.tolist()):
-            self.health.check(self.step - len(pending) + offset + 1, dict(zip(names, row, strict=True)))
+            losses = dict(zip(names, row, strict=True))
+            spread = losses.pop("output_std", None)
+            self.health.check(self.step - len(pending) + offset + 1, losses, output_std=spread)
         means = dict(zip(names, table.mean(dim=0).tolist(), strict=True))
         self._add_time()
         if log is not None:
@@ -206,6 +208,7 @@ class Session:
         with self._averaged():
             self._finish_system()
             self.run.save_picture(self.step, self._sheet())
+            self._draw_curves()
             loss = self.last_loss = self._validation_loss()
             self.validated = self.step
             if loss is not None:
@@ -217,6 +220,11 @@ class Session:
             if self.step and not self._takes_best(loss):
                 self._save_normalizer()
         self._set_training(True)
+
+    def _draw_curves(self) -> None:
+        if self.step:
+            with suppress(MissingExtraError):  # matplotlib: the log is there without it
+                plot_losses(self.run.path, self.run.curves)
 
     def _takes_best(self, loss: float | None) -> bool:
         if self.settings.select == "best" and loss is None:
