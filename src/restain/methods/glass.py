@@ -70,10 +70,8 @@ class GlassRule:
         scaled = (_LEVELS + 1.0) / (self.source_white[:, None] + 1.0) * wanted[:, None] - 1.0
         self._glass: list[Float32] = list(scaled.astype(np.float32))
         # Scaled from the reference's white point to the wanted one, between black and white of the balanced scale.
-        self._scale = (wanted / reference).astype(np.float32)
-        self._shift = (wanted / reference - 1.0).astype(np.float32)
-        self._low = (wanted / 256.0 - 1.0).astype(np.float32)
-        self._high = (wanted - 1.0).astype(np.float32)
+        affine = (wanted / reference, wanted / reference - 1.0, wanted / 256.0 - 1.0, wanted - 1.0)
+        self._affine: list[Float32] = [each.astype(np.float32) for each in affine]  # scale, shift, least, most
 
     def is_glass(self, pixels: RGB8) -> bool:
         """Whether an image (..., 3) is glass alone, so that what a network makes of it does not matter."""
@@ -93,7 +91,7 @@ class GlassRule:
         Args:
             pixels: (..., 3) uint8 as scanned.
             restyled: (..., 3) float32, what the network made of them: levels 0..255 as its target's scanner has them.
-                Changed in place and returned.
+                May be changed, and returned.
 
         Returns:
             Float32 levels, neither clipped to 0..255 nor rounded.
@@ -103,15 +101,22 @@ class GlassRule:
         near = pixels[..., 0] >= self._from[0]
         for channel in (1, 2):
             near &= pixels[..., channel] >= self._from[channel]
-        restyled *= self._scale
-        restyled += self._shift
-        np.clip(restyled, self._low, self._high, out=restyled)
+        restyled = np.ascontiguousarray(restyled)
+        rows = restyled.reshape(
+            -1, restyled.shape[-2] * 3
+        )  # a loop over rows is long enough to be fast, over pixels not
+        scale, shift, low, high = (np.tile(each, restyled.shape[-2]) for each in self._affine)
+        rows *= scale
+        rows += shift
+        np.maximum(rows, low, out=rows)
+        np.minimum(rows, high, out=rows)
         if near.any():
-            levels, results = pixels[near], restyled[near]
-            weight = self._weights[0][levels[:, 0]]
+            weight = self._weights[0][pixels[..., 0]]
             for channel in (1, 2):
-                np.minimum(weight, self._weights[channel][levels[:, channel]], out=weight)
+                np.minimum(weight, self._weights[channel][pixels[..., channel]], out=weight)
             for channel in range(3):
-                results[:, channel] += weight * (self._glass[channel][levels[:, channel]] - results[:, channel])
-            restyled[near] = results
+                glass = self._glass[channel][pixels[..., channel]]
+                glass -= restyled[..., channel]
+                glass *= weight
+                restyled[..., channel] += glass
         return restyled
