@@ -27,12 +27,12 @@ def load(path: str | os.PathLike[str]) -> Normalizer:
         if not (path / WEIGHTS).is_file():
             raise FormatError(f"{path} is a folder without {WEIGHTS}; wanted a file, or a training run that got so far")
         path = path / WEIGHTS
-    kind, _, _ = files.load_arrays(path)
+    kind, arrays, facts = files.load_arrays(path)
     if kind != "system":
         return load_method(path)
     try:
-        from restain.systems.files import load_system
+        from restain.systems.files import make_system
     except ImportError as error:
         message = f"{path} is a trained network and needs PyTorch ({error}); install it: pip install 'restain[train]'"
         raise MissingExtraError(message) from error
-    return load_system(path)
+    return make_system(path, kind, arrays, facts)

@@ -1,5 +1,6 @@
 """Settings of systems: frozen dataclasses, made from plain values with every mistake named."""
 
+import math
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, fields
@@ -10,6 +11,16 @@ from restain.errors import InputError
 from restain.systems.schedule import Schedule
 
 Settings = TypeVar("Settings")
+
+MOST_CHANNELS, MOST_LAYERS, MOST_PIXELS = 1024, 64, 16_384
+"""Most channels, layers or blocks, and pixels a side that are believed: sixteen times the papers' and more. A typing
+error, or a hostile file, could ask for networks that no memory holds."""
+
+BETAS = (0.0, 0.999999)
+"""Least and greatest decay rate of Adam."""
+
+WEIGHTS = (0.0, 1e6)
+"""Least and greatest weight of a loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,19 +58,28 @@ class SystemConfig:
     """Whether crops are turned by a random multiple of 90°."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "crop"):
-            if getattr(self, name) < 1:
-                raise InputError(f"got {name} = {getattr(self, name)}; wanted 1 or more")
-        if self.decay_epochs < 0 or not self.learning_rate > 0:
-            raise InputError(
-                f"got decay_epochs = {self.decay_epochs}, learning_rate = {self.learning_rate}; "
-                "wanted 0 or more, and a rate above 0"
-            )
+        check_ranges(self, epochs=(1, math.inf), decay_epochs=(0, math.inf), batch_size=(1, math.inf))
+        check_ranges(self, crop=(1, MOST_PIXELS))
+        if not 0 < self.learning_rate < math.inf:
+            raise InputError(f"got learning_rate = {self.learning_rate}; wanted a rate above 0")
 
     @property
     def total_epochs(self) -> int:
         """All epochs of a training."""
         return self.epochs + self.decay_epochs
+
+
+def check_ranges(settings: Any, **ranges: tuple[float, float]) -> None:
+    """Refuse settings outside their ranges (least, most), ends included, before anything is made of them.
+
+    Raises:
+        InputError: the first that is, or that is no number.
+    """
+    for name, (least, most) in ranges.items():
+        value = getattr(settings, name)
+        if not least <= value <= most:
+            wanted = f"{least} or more" if most == math.inf else f"{least} to {most}"
+            raise InputError(f"got {name} = {value}; wanted {wanted}")
 
 
 def make_settings(kind: type[Settings], values: Mapping[str, Any], where: str) -> Settings:
@@ -115,7 +135,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
                 errors.append(error)
         raise errors[0]
     if origin is Literal:
-        if value not in arguments:
+        if not any(value == argument and type(value) is type(argument) for argument in arguments):
             raise InputError(f"{where} is {value!r}; wanted one of {', '.join(map(str, arguments))}")
         return value
     if origin is tuple:
@@ -126,7 +146,12 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
     if hint is Path and isinstance(value, (str, Path)):
         return Path(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise InputError(
+                f"{where} has {len(str(abs(value)))} digits; wanted a number that a float can hold"
+            ) from None
     if not isinstance(hint, type) or not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise InputError(f"{where} is {value!r}; wanted {getattr(hint, '__name__', hint)}")
     return value

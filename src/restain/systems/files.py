@@ -1,15 +1,22 @@
 """Reading trained systems back: one safetensors file with its JSON, and no code in it that is run."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from restain import files
 from restain.errors import FormatError, InputError
 from restain.methods.base import _from_arrays
 from restain.systems import SYSTEMS
 from restain.systems.base import System
+
+PREFIX = "generator."
+"""What the names of the weights begin with."""
 
 
 def load_system(path: str | os.PathLike[str]) -> System:
@@ -18,21 +25,31 @@ def load_system(path: str | os.PathLike[str]) -> System:
     Raises:
         FormatError: the file is missing, damaged, holds something else, or names an unknown system or setting.
     """
-    path = Path(path)
-    kind, arrays, facts = files.load_arrays(path)
+    return make_system(Path(path), *files.load_arrays(path))
+
+
+def make_system(path: Path, kind: str, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> System:
+    """The system in what `files.load_arrays` read; arguments and errors as they are there."""
     if kind != "system":
         raise FormatError(f"{path} holds a {kind}; wanted a trained system")
     try:
         name = facts["system"]
         if name not in SYSTEMS:
             raise FormatError(f"{path} holds the system {name!r}; this version knows {', '.join(SYSTEMS)}")
-        system = SYSTEMS[name](**facts["settings"], trainable=False)
-        prefix = "generator."
-        weights = {k.removeprefix(prefix): torch.from_numpy(v) for k, v in arrays.items() if k.startswith(prefix)}
-        rest = {key: value for key, value in arrays.items() if not key.startswith(prefix)}
-        system.generator.load_state_dict(weights)
-        if not all(torch.isfinite(value).all() for value in weights.values() if value.is_floating_point()):
-            raise ValueError("weights that are not finite")
+        # Without memory for its weights: the file's own take their places, so nothing of any size is made on its word,
+        # and no random numbers are drawn.
+        with torch.device("meta"):
+            system = SYSTEMS[name](**facts["settings"], trainable=False)
+        weights = {key.removeprefix(PREFIX): value for key, value in arrays.items() if key.startswith(PREFIX)}
+        wanted = system.generator.state_dict()
+        if wrong := [
+            key for key, value in weights.items() if value.dtype != np.float32 or not np.isfinite(value).all()
+        ]:
+            raise ValueError(f"{wrong[0]} is not float32, or not finite")
+        tensors = {key: torch.from_numpy(value) for key, value in weights.items()}
+        typed = {key: value.to(wanted[key].dtype) if key in wanted else value for key, value in tensors.items()}
+        system.generator.load_state_dict(typed, assign=True)
+        rest = {key: value for key, value in arrays.items() if not key.startswith(PREFIX)}
         system.reference_ = _from_arrays(system.appearance_type, rest, facts["reference"])
         system.provenance_ = dict(facts["provenance"])
     except (KeyError, TypeError, ValueError, RuntimeError, InputError) as error:

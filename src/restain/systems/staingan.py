@@ -4,6 +4,7 @@ The paper is "StainGAN: stain style transfer for digital histological images". I
 updates are those of CycleGAN (Zhu et al., ICCV 2017), as the authors' code runs them (PAPERS §7.11).
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -19,12 +20,15 @@ from restain.networks.initialization import initialize
 from restain.networks.patchgan import PatchDiscriminator
 from restain.networks.resnet import ResnetGenerator
 from restain.systems.base import System
-from restain.systems.config import SystemConfig
+from restain.systems.config import BETAS, MOST_CHANNELS, MOST_LAYERS, WEIGHTS, SystemConfig, check_ranges
 from restain.systems.deployed import Deployed
 from restain.systems.engine import Engine
 from restain.systems.frozen import frozen, unwrapped
 from restain.systems.pool import ImagePool
 from restain.systems.schedule import Schedule
+
+LEAST_SIDE = 8
+"""Pixels that the generator needs: a quarter of them must be enough for a norm, and to be reflected."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +78,17 @@ class StainGANConfig(SystemConfig):
     beta2: float = 0.999
     """Second decay rate of Adam."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_ranges(self, channels=(1, MOST_CHANNELS), blocks=(0, MOST_LAYERS), pool_size=(0, math.inf))
+        check_ranges(self, discriminator_channels=(1, MOST_CHANNELS), discriminator_layers=(1, 8))
+        check_ranges(self, lambda_source=WEIGHTS, lambda_target=WEIGHTS, lambda_identity=WEIGHTS)
+        check_ranges(self, beta1=BETAS, beta2=BETAS)
+        # The discriminator's last norm must be given more than one place.
+        least = max(LEAST_SIDE, 3 * 2**self.discriminator_layers)
+        if self.crop % 4 or self.crop < least:
+            raise InputError(f"got crop = {self.crop}; wanted a multiple of 4, {least} or more, for staingan")
+
 
 @dataclass(eq=False, kw_only=True)
 class StainGAN(System):
@@ -92,8 +107,6 @@ class StainGAN(System):
     def make_networks(self) -> None:
         """Make the four networks, N(0, 0.02)."""
         config = self.config
-        if config.crop % 4:
-            raise InputError(f"got crop = {config.crop}; wanted a multiple of 4 for staingan")
 
         def generator() -> nn.Module:
             return initialize(ResnetGenerator(channels=config.channels, blocks=config.blocks))
@@ -108,8 +121,10 @@ class StainGAN(System):
             self.generator_back: nn.Module = generator()
             self.discriminator: nn.Module = discriminator()
             self.discriminator_back: nn.Module = discriminator()
-            self._pool = ImagePool(config.pool_size, seed=0)
-            self._pool_back = ImagePool(config.pool_size, seed=1)
+            # Drawn as the weights are, so that the seed of a training decides over the pools, too.
+            seed, seed_back = torch.randint(2**62, (2,)).tolist()
+            self._pool = ImagePool(config.pool_size, seed)
+            self._pool_back = ImagePool(config.pool_size, seed_back)
 
     def networks(self) -> dict[str, nn.Module]:
         """The generators and discriminators by name."""
@@ -182,7 +197,12 @@ class StainGAN(System):
 
     def deployed(self) -> nn.Module:
         """The generator from source to target, between 0..1 and −1..1."""
-        return Deployed(unwrapped(self.generator)).eval()
+        return Deployed(unwrapped(self.generator))
+
+    @property
+    def least_side(self) -> int:
+        """See `LEAST_SIDE`."""
+        return LEAST_SIDE
 
     def training_state(self) -> dict[str, Any]:
         """The image pools."""

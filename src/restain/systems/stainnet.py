@@ -7,6 +7,7 @@ students of the paper's Table 4 with 3×3 layers are networks, and applied as su
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -16,10 +17,10 @@ from torch.optim import SGD, Adam, Optimizer
 
 from restain.errors import InputError
 from restain.methods.base import Normalizer
-from restain.methods.stainnet import GlassAppearance, StainNet
+from restain.methods.stainnet import MOST_LAYERS, MOST_WEIGHTS, GlassAppearance, StainNet
 from restain.networks.stainnet import PixelNetwork
 from restain.systems.base import System
-from restain.systems.config import SystemConfig
+from restain.systems.config import MOST_CHANNELS, SystemConfig, check_ranges
 from restain.systems.deployed import Deployed
 from restain.systems.engine import Engine
 from restain.systems.frozen import unwrapped
@@ -57,6 +58,19 @@ class StainNetConfig(SystemConfig):
     optimizer: Literal["sgd", "adam"] = "sgd"
     """The paper's SGD has no momentum and needs its many epochs; Adam gets there in minutes."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_ranges(self, channels=(1, MOST_CHANNELS))
+        if not 1 <= len(self.kernels) <= MOST_LAYERS or any(kernel not in range(1, 16, 2) for kernel in self.kernels):
+            raise InputError(f"got kernels = {self.kernels}; wanted 1 to {MOST_LAYERS} odd sides of at most 15")
+        widths = [3, *[self.channels] * (len(self.kernels) - 1), 3]
+        weights = sum((before + 1) * after for before, after in pairwise(widths))
+        if max(self.kernels) == 1 and weights > MOST_WEIGHTS:  # else it would be trained and then refused
+            raise InputError(
+                f"got channels = {self.channels}, which makes {weights:,} weights; wanted {MOST_WEIGHTS:,} at most, "
+                "for every colour goes through all of them"
+            )
+
 
 @dataclass(eq=False, kw_only=True)
 class StainNetStudent(System):
@@ -71,8 +85,6 @@ class StainNetStudent(System):
 
     def make_networks(self) -> None:
         """Make the network, with PyTorch's own initial weights."""
-        if any(kernel < 1 or kernel % 2 == 0 for kernel in self.config.kernels):
-            raise InputError(f"got kernels = {self.config.kernels}; wanted odd sides")
         self.generator = PixelNetwork(channels=self.config.channels, kernels=self.config.kernels)
 
     def networks(self) -> dict[str, nn.Module]:
@@ -100,7 +112,12 @@ class StainNetStudent(System):
 
     def deployed(self) -> nn.Module:
         """The network between 0..1 and −1..1."""
-        return Deployed(unwrapped(self.generator)).eval()
+        return Deployed(unwrapped(self.generator))
+
+    @property
+    def least_side(self) -> int:
+        """As many as the widest kernel's reflection takes from."""
+        return int(max(self.config.kernels)) // 2 + 1
 
     def normalizer(self) -> Normalizer:
         """The colour map, where the network is one; else itself."""
