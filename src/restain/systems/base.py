@@ -35,7 +35,7 @@ class NetworkAppearance(Appearance):
     Attributes:
         statistics: whose means and variances the network's norm layers use: "image", of every image or window by
             itself, as the papers' tables have it; "slide", measured once on tiles of the slide and frozen, so that
-            neighbouring windows agree; "training", what was learned.
+            neighbouring windows agree; "training", what was learned; "none", there are no norm layers.
         norm_statistics: for "slide": means and variances of all norm layers in order, (2, channels); else None.
     """
 
@@ -116,14 +116,24 @@ class System(Normalizer):
         return None
 
     def deployed(self) -> nn.Module:
-        """The generator with what comes before and after it: images (N, 3, H, W) in 0..1 to the same, in evaluation
-        mode; sides are multiples of `multiple`."""
+        """The generator itself, in the mode that it is in, with what comes before and after it: images (N, 3, H, W) in
+        0..1 to the same. `inference_network` is what normalizes."""
         raise NotImplementedError
 
     @property
     def multiple(self) -> int:
         """What the sides of the generator's input must be multiples of."""
         return int(unwrapped(self.generator).multiple)  # type: ignore[arg-type]
+
+    @property
+    def least_side(self) -> int:
+        """The least sides of the generator's input, pixels."""
+        return self.multiple
+
+    @property
+    def own_statistics(self) -> str:
+        """Whose norm statistics are used where none of a slide are frozen; see `NetworkAppearance`."""
+        return "image" if has_norms(self.generator) else "none"
 
     def normalizer(self) -> Normalizer:
         """What a training leaves to be used: the system itself, or a colour map where it is one."""
@@ -156,8 +166,13 @@ class System(Normalizer):
             white: (3,) level of the target's glass, 0..255.
             origin: "glass" where it was measured, "prior" where no glass was seen.
             provenance: plain facts on the training and its data, to be kept with the weights.
+
+        Raises:
+            InputError: `white` is no colour.
         """
-        level = np.asarray(white, np.float64)
+        level = np.array(white, np.float64)
+        if level.shape != (3,) or not ((level >= 0) & (level <= 255)).all():
+            raise InputError(f"got the white point {white}; wanted three levels in 0..255")
         if self.background == "none":
             level, origin = np.full(3, 255.0), "assumed"
         self.reference_ = NetworkAppearance(level, origin, 0.0)
@@ -172,24 +187,35 @@ class System(Normalizer):
             tiles: square tiles of tissue, (side, side, 3) uint8; None or empty to take every window's own statistics.
         """
         appearance = super().estimate(source)
-        return self.with_statistics(appearance, tiles) if tiles else appearance
+        assert isinstance(appearance, NetworkAppearance)
+        appearance = replace(appearance, statistics=self.own_statistics, norm_statistics=None)
+        return appearance if tiles is None or not len(tiles) else self.with_statistics(appearance, tiles)
 
     def estimate_image(self, image: Any, *, histogram: ColorHistogram | None = None) -> Appearance:
         """How an image looks by itself: one that fits into a window gets its own statistics when it is normalized, as
         the papers' tiles do; a larger one those of tiles of it, so that its windows agree."""
         pixels = as_rgb8(image)
-        large = max(pixels.shape[:2]) > self.window
-        tiles = image_tiles(pixels, self.statistics_tiles, self.statistics_side) if large else None
-        return self.estimate(ColorHistogram.from_image(image) if histogram is None else histogram, tiles=tiles)
+        appearance = self.estimate(ColorHistogram.from_image(image) if histogram is None else histogram)
+        if max(pixels.shape[:2]) <= self.window:
+            return appearance
+        tiles = image_tiles(pixels, appearance.white_point, self.statistics_tiles, self.statistics_side)
+        return self.with_statistics(appearance, tiles) if tiles else appearance
 
     def with_statistics(self, appearance: Appearance, tiles: Sequence[RGB8]) -> Appearance:
-        """The appearance with the norm layers' statistics on `tiles`, frozen layer by layer (PAPERS §9 b)."""
+        """The appearance with the norm layers' statistics on `tiles`, frozen layer by layer (PAPERS §9 b).
+
+        Raises:
+            InputError: tiles of different sizes.
+        """
         network = self.deployed()
         if not has_norms(network):
             return appearance
         device = choose_device(self.device)
-        images = to_tensor(np.stack([as_rgb8(tile) for tile in tiles])).to(device)
-        statistics = collect(network.to(device), pad_to_multiple(images, self.multiple))
+        pixels = [as_rgb8(tile) for tile in tiles]
+        if len(sizes := {tile.shape[:2] for tile in pixels}) > 1:
+            raise InputError(f"got tiles of different sizes ({sorted(sizes)}); wanted all alike")
+        images = to_tensor(np.stack(pixels)).to(device)
+        statistics = collect(network.to(device), pad_to_multiple(images, self.multiple, self.least_side))
         assert isinstance(appearance, NetworkAppearance)
         return replace(appearance, statistics="slide", norm_statistics=statistics)
 
@@ -230,10 +256,11 @@ class System(Normalizer):
         self.optimizers[name].zero_grad()
 
     def __eq__(self, other: object) -> bool:
-        if not super().__eq__(other):
-            return False
+        equal = super().__eq__(other)
+        if equal is not True:  # "not implemented", for another type
+            return equal
         assert isinstance(other, System)
         own, others = (unwrapped(system.generator).state_dict() for system in (self, other))
-        return own.keys() == others.keys() and all(torch.equal(own[name], others[name]) for name in own)
+        return own.keys() == others.keys() and all(torch.equal(own[name].cpu(), others[name].cpu()) for name in own)
 
     __hash__ = None

@@ -23,7 +23,7 @@ from restain.networks.norm_statistics import frozen as frozen_norms
 from restain.networks.norm_statistics import per_image, running
 from restain.networks.stst import StstDiscriminator, StstGenerator
 from restain.systems.base import System
-from restain.systems.config import SystemConfig
+from restain.systems.config import BETAS, MOST_CHANNELS, WEIGHTS, SystemConfig, check_ranges
 from restain.systems.deployed import Deployed, to_gray
 from restain.systems.engine import Engine
 from restain.systems.frozen import frozen, unwrapped
@@ -58,6 +58,13 @@ class STSTConfig(SystemConfig):
     inference_seed: int = 0
     """Of the dropout of "stochastic": the same for every image, so that results can be had again."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_ranges(self, channels=(1, MOST_CHANNELS), lambda_l1=WEIGHTS, beta1=BETAS, beta2=BETAS)
+        check_ranges(self, inference_seed=(0, 2**62))
+        if self.crop % 256:
+            raise InputError(f"got crop = {self.crop}; wanted a multiple of 256 for stst")
+
 
 @dataclass(eq=False, kw_only=True)
 class STST(System):
@@ -75,8 +82,6 @@ class STST(System):
 
     def make_networks(self) -> None:
         """Make both networks, N(0, 0.02)."""
-        if self.config.crop % 256:
-            raise InputError(f"got crop = {self.config.crop}; wanted a multiple of 256 for stst")
         self.generator = initialize(StstGenerator(channels=self.config.channels))
         if self.trainable:
             self.discriminator: nn.Module = initialize(StstDiscriminator(channels=self.config.channels))
@@ -127,7 +132,12 @@ class STST(System):
 
     def deployed(self) -> nn.Module:
         """The generator between 0..1 and −1..1, given gray."""
-        return Deployed(unwrapped(self.generator), gray=3).eval()
+        return Deployed(unwrapped(self.generator), gray=3)
+
+    @property
+    def own_statistics(self) -> str:
+        """Of the mode of inference."""
+        return "training" if self.config.inference == "eval" else "image"
 
     def with_statistics(self, appearance: Appearance, tiles: Sequence[RGB8]) -> Appearance:
         """Frozen statistics for the mode "instance"; the others have none of a slide's."""
@@ -141,24 +151,38 @@ class STST(System):
             network = self.deployed()
             return frozen_norms(network, running(network), fold=True)
         if self.config.inference == "stochastic":
-            return Seeded(per_image(self.deployed(), dropout=True), self.config.inference_seed)
+            return seed_dropout(per_image(self.deployed()), self.config.inference_seed)
         return super().inference_network(appearance)
 
 
-class Seeded(nn.Module):
-    """A network with dropout whose random numbers are the same for every image, and nobody else's."""
+class SeededDropout(nn.Module):
+    """Dropout that drops the same of every image, with random numbers of its own: no other draws change its choice,
+    nor does it change theirs, and it is the same on every device.
 
-    def __init__(self, network: nn.Module, seed: int) -> None:
+    Args:
+        share: of the values that are dropped.
+        seed: of its numbers.
+    """
+
+    def __init__(self, share: float, seed: int) -> None:
         super().__init__()
-        self.network = network
-        self.seed = seed
+        self.share, self.seed = share, seed
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images (N, 3, H, W), one by one."""
-        devices = [images.device] if images.is_cuda else []
-        with torch.random.fork_rng(devices):
-            out = []
-            for image in images:
-                torch.manual_seed(self.seed)
-                out.append(self.network(image[None]))
-            return torch.cat(out)
+    def forward(self, maps: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape; what is kept is scaled up, as `nn.Dropout` does."""
+        numbers = torch.rand(maps.shape[1:], generator=torch.Generator().manual_seed(self.seed))
+        return maps * (numbers >= self.share).to(maps) / (1.0 - self.share)
+
+
+def seed_dropout(network: nn.Module, seed: int) -> nn.Module:
+    """Put a `SeededDropout` into each place where `network`, which is changed and returned, has an `nn.Dropout`."""
+    places = [
+        (module, name, child)
+        for module in network.modules()
+        for name, child in module.named_children()
+        if isinstance(child, nn.Dropout)
+    ]
+    seeds = torch.randint(2**62, (len(places),), generator=torch.Generator().manual_seed(seed)).tolist()
+    for (module, name, child), own in zip(places, seeds, strict=True):
+        setattr(module, name, SeededDropout(child.p, own))
+    return network

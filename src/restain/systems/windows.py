@@ -7,8 +7,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from restain.color.glass import GLASS_DENSITY
 from restain.color.images import RGB8
-from restain.methods.base import Appearance
+from restain.errors import InputError
+from restain.methods.base import Appearance, Floats
 from restain.methods.windows import Float32, WindowMap
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ class NetworkWindows(WindowMap):
     def __init__(self, system: "System", appearance: Appearance) -> None:
         self.side, self.overlap = system.window, system.overlap
         self._rule = system.glass_rule(appearance)
-        self._multiple = system.multiple
+        self._multiple, self._least = system.multiple, system.least_side
         self._device = choose_device(system.device)
         self._forward = system.inference_network(appearance).to(self._device)
         self.batch = 1 if self._device.type == "cpu" else 8
@@ -47,8 +49,10 @@ class NetworkWindows(WindowMap):
     def _restyle(self, images: RGB8) -> Float32:
         height, width = images.shape[1:3]
         with torch.inference_mode():
-            batch = pad_to_multiple(to_tensor(images).to(self._device), self._multiple)
+            batch = pad_to_multiple(to_tensor(images).to(self._device), self._multiple, self._least)
             out = self._forward(batch)[..., :height, :width].float() * 255
+            if torch.isnan(out.sum()):
+                raise InputError("the network gave values that are no numbers; its weights are damaged")
         restyled: Float32 = np.ascontiguousarray(out.permute(0, 2, 3, 1).cpu().numpy())
         return restyled
 
@@ -67,13 +71,10 @@ def choose_device(name: str = "auto") -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
-    """Images (N, C, H, W), reflected at the right and lower edge until both sides are multiples."""
+def pad_to_multiple(images: Tensor, multiple: int, least: int = 1) -> Tensor:
+    """Images (N, C, H, W), reflected at the right and lower edge until both sides are multiples, `least` or more."""
     height, width = images.shape[-2:]
-    rows, columns = (
-        reflected(height, -(-height // multiple) * multiple),
-        reflected(width, -(-width // multiple) * multiple),
-    )
+    rows, columns = (reflected(side, -(-max(side, least) // multiple) * multiple) for side in (height, width))
     if len(rows) == height and len(columns) == width:
         return images
     return images[..., torch.from_numpy(rows).to(images.device), :][..., torch.from_numpy(columns).to(images.device)]
@@ -87,14 +88,29 @@ def reflected(length: int, wanted: int) -> NDArray[np.int64]:
     return np.where(phase < length, phase, 2 * length - 2 - phase)
 
 
-def image_tiles(pixels: RGB8, most: int, side: int) -> list[RGB8]:
-    """At most `most` square tiles of an image, evenly spread over it, whole ones where it is large enough."""
-    height, width = pixels.shape[:2]
-    side = min(side, height, width)
-    rows, columns = max(height // side, 1), max(width // side, 1)
-    chosen = np.unique(np.linspace(0, rows * columns - 1, min(most, rows * columns)).astype(int))
-    tiles = []
-    for index in chosen:
-        y, x = (int(index) // columns) * side, (int(index) % columns) * side
-        tiles.append(pixels[y : y + side, x : x + side])
-    return tiles
+def image_tiles(pixels: RGB8, white: Floats, most: int, side: int) -> list[RGB8]:
+    """Tiles of an image's tissue, to measure norm statistics on: on nearly blank ones norms amplify the noise.
+
+    Args:
+        pixels: (H, W, 3) uint8.
+        white: (3,) the image's white point.
+        most: tiles wanted. Those that show tissue in half of their area are all alike to the choice, which is spread
+            evenly; where they are too few, the richest of the others follow.
+        side: of the tiles, pixels; the image's own where that is less.
+
+    Returns:
+        Tiles (h, w, 3) of one size, in reading order; none where there is no tissue.
+    """
+    high, wide = min(side, pixels.shape[0]), min(side, pixels.shape[1])
+    places = [
+        (y, x) for y in range(0, pixels.shape[0] - high + 1, high) for x in range(0, pixels.shape[1] - wide + 1, wide)
+    ]
+    stained = (pixels[::4, ::4] < (white + 1) * np.exp(-np.mean(GLASS_DENSITY)) - 1).any(axis=-1)
+    shares = np.array([stained[y // 4 : (y + high + 3) // 4, x // 4 : (x + wide + 3) // 4].mean() for y, x in places])
+    full = np.flatnonzero(shares >= 0.5)
+    if len(full) >= most:
+        chosen = full[np.linspace(0, len(full) - 1, most).astype(int)]
+    else:
+        chosen = np.sort(np.argsort(-shares, kind="stable")[:most])
+        chosen = chosen[shares[chosen] > 0]
+    return [pixels[y : y + high, x : x + wide] for y, x in (places[index] for index in chosen)]
