@@ -66,7 +66,8 @@ class StainNet(Normalizer):
 
     def fit(self, reference: Any) -> Self:
         """Learn the wanted glass; where the weights come from stays in the provenance."""
-        weights = {name: value for name, value in self.provenance_.items() if name == "weights"}
+        origins = ("weights", "training", "distilled")
+        weights = {name: value for name, value in self.provenance_.items() if name in origins}
         super().fit(reference)
         self.provenance_ = {**self.provenance_, **weights}
         return self
