@@ -665,18 +665,13 @@ def _method(name: str, background: Background | None) -> "Normalizer":
 
 
 def _fitted(method: str | None, target: str | None, saved: Path | None, background: Background | None) -> "Normalizer":
-    from restain.saved import load
+    from restain.saved import load_with
 
     if saved is None:
         return _method(method or "macenko", background).fit(target or "he")
     if method is not None or target is not None:
         raise InputError("--normalizer already holds a method and its reference; leave out --method and --target")
-    fitted = load(saved)
-    if background is not None and background != fitted.background:
-        if "none" in (background, fitted.background):
-            raise InputError("background 'none' changes what is learned; use restain fit with --background none")
-        fitted.background = background
-    return fitted
+    return load_with(saved, background)
 
 
 def _images(files: list[Path], root: Path, output: Path) -> list[Path]:

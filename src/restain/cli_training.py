@@ -263,21 +263,19 @@ def export(
         Replace an existing file.
     """
     _need_training("exporting")
-    from restain.saved import load
+    from restain.saved import load_with
     from restain.systems.onnx import export_onnx
 
     if output.suffix != ".onnx":
         raise InputError(f"{output} should end in .onnx")
-    fitted = load(normalizer)
-    if background is not None:
-        fitted.background = background
+    fitted = load_with(normalizer, background)
     appearance = None
     if slide is not None:
-        from restain.slides.pipeline import estimate_slide
         from restain.slides.reader import open_slide
+        from restain.slides.sample import estimate_slide, sample_slide
 
         with open_slide(slide) as opened:
-            appearance = estimate_slide(opened, fitted)
+            appearance, _ = estimate_slide(opened, fitted, sample_slide(opened))
     export_onnx(fitted, output, appearance=appearance, overwrite=overwrite)
     print(f"{output}: {fitted.name}, {output.stat().st_size / 1e6:.1f} MB")
     return 0

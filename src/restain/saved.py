@@ -1,11 +1,14 @@
 """`load`: whatever normalizes, from its file: a fitted method, a trained system, or the folder of a training run."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from restain import files
-from restain.errors import FormatError, MissingExtraError
-from restain.methods.base import Normalizer
+from restain.errors import FormatError, InputError, MissingExtraError
+from restain.methods.base import Background, Normalizer
 from restain.methods.base import load as load_method
 
 WEIGHTS = "normalizer.safetensors"
@@ -36,3 +39,21 @@ def load(path: str | os.PathLike[str]) -> Normalizer:
         message = f"{path} is a trained network and needs PyTorch ({error}); install it: pip install 'restain[train]'"
         raise MissingExtraError(message) from error
     return make_system(path, kind, arrays, facts)
+
+
+def load_with(path: str | os.PathLike[str], background: Background | None) -> Normalizer:
+    """`load`, with another background than it was saved with; None for its own.
+
+    Raises:
+        InputError: a method would have to be fitted anew for it.
+    """
+    normalizer = load(path)
+    if background is None or background == normalizer.background:
+        return normalizer
+    if normalizer.background == "none" or (background == "none" and not normalizer.fixed):
+        raise InputError(f"background 'none' changes what is learned; {path} has to be made anew for another one")
+    normalizer.background = background
+    if background == "none":  # a map given beforehand needs nothing to be the bare map
+        assert normalizer.reference_ is not None
+        normalizer.reference_ = replace(normalizer.reference_, white_point=np.full(3, 255.0), white_origin="assumed")
+    return normalizer

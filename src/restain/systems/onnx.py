@@ -123,7 +123,8 @@ def export_onnx(
     module, multiple = exportable(normalizer, appearance)
     side = max(2 * multiple, 64)
     image = torch.randint(0, 256, (2, side, side, 3), dtype=torch.uint8)
-    inputs, names = (image, torch.full((3,), 240.0)), ["image", "white"]
+    inputs: tuple[Tensor, ...] = (image, torch.full((3,), 240.0))
+    names = ["image", "white"]
     if normalizer.background == "none":
         inputs, names = inputs[:1], names[:1]
     dim = torch.export.Dim

@@ -10,7 +10,7 @@ from restain.color.images import RGB8
 from restain.errors import InputError
 from restain.methods import METHODS
 from restain.methods.base import Appearance, Background, Normalizer
-from restain.saved import WEIGHTS, load
+from restain.saved import WEIGHTS, load_with
 from restain.slides.sample import sample_tiles_of
 
 RAW = "raw"
@@ -71,7 +71,7 @@ def make_contenders(
     contenders = [Contender(RAW, None)]
     for name in methods:
         if name.endswith(".safetensors") or (Path(name) / WEIGHTS).is_file():
-            contenders.append(Contender(Path(name).stem, _saved(name, background)))
+            contenders.append(Contender(Path(name).stem, load_with(name, background)))
         else:
             contenders.append(Contender(name, _method(name, background).fit("he" if reference is None else reference)))
     names = [contender.name for contender in contenders]
@@ -92,12 +92,3 @@ def _method(name: str, background: Background | None) -> Normalizer:
         return METHODS[method](**settings)
     except TypeError:
         raise InputError(f"{method} has no flavours; leave out :{flavour}") from None
-
-
-def _saved(path: str, background: Background | None) -> Normalizer:
-    normalizer = load(path)
-    if background is not None and background != normalizer.background:
-        if "none" in (background, normalizer.background):
-            raise InputError(f"background 'none' changes what is learned; {path} has to be fitted anew for it")
-        normalizer.background = background
-    return normalizer
