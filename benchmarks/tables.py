@@ -3,6 +3,7 @@
     python benchmarks/tables.py
     python benchmarks/tables.py --environments FOLDER      # torchstain and tiatoolbox too; see peers.py
     python benchmarks/tables.py --every 4 --references 3   # a quick look
+    python benchmarks/tables.py --test 07 --normalizers runs/ah ah.safetensors   # trained on the other slides
 
 Aperio is the source, Hamamatsu the registered target; the three columns are the suite "stainnet": SSIM and PSNR to the
 target, and SSIM to the source with both stretched. Which reference tile a classical method is fitted to moves its
@@ -11,7 +12,9 @@ over references ± their standard deviation, and the best of the ten, chosen by 
 all target tiles together. Every image is normalized by itself, as in the paper. These are 80 tiles of four slides, not
 the paper's 7,936 patches: orderings may be compared with its table, numbers may not. The four slides are among those
 that StainNet was trained on, so its released weights may have seen these very tiles; the classical methods saw one
-reference each. Figures of these data may not be published.
+reference each. With
+--test, only the pairs of these slides are scored, and references are tiles of the others: what systems that were
+trained on the others are compared on. Figures of these data may not be published.
 """
 
 import argparse
@@ -72,6 +75,8 @@ def main() -> None:
     parser.add_argument("--environments", type=Path, help="folder that peers.py --setup made")
     parser.add_argument("--references", type=int, default=10)
     parser.add_argument("--every", type=int, default=1, help="take every so manieth pair")
+    parser.add_argument("--test", nargs="*", default=[], help="slides to score; references are of the others")
+    parser.add_argument("--normalizers", nargs="*", default=[], help="trained systems and other saved normalizers")
     options = parser.parse_args()
     data = data_folder()
     if data is None or not (data / "mitos_pairs").is_dir():
@@ -81,20 +86,26 @@ def main() -> None:
     pairs = read_pairs(
         data / "mitos_pairs" / "pairs.csv", data / "mitos_pairs" / "aperio", data / "mitos_pairs" / "hamamatsu"
     )[:: options.every]
+    learned = [pair for pair in pairs if options.test and pair.slide not in options.test] or pairs
+    pairs = [pair for pair in pairs if not options.test or pair.slide in options.test]
     with tempfile.TemporaryDirectory() as folder:
         samples, _ = open_samples(pairs, Path(folder))
         pixels = [sample.read() for sample in samples if sample.paired]
-    chosen = np.linspace(0, len(pairs) - 1, options.references).astype(int)
-    references = [restain.color.images.as_rgb8(read(pairs[index].target)) for index in chosen]
+    chosen = np.linspace(0, len(learned) - 1, options.references).astype(int)
+    references = [restain.color.images.as_rgb8(read(learned[index].target)) for index in chosen]
+    targets = [pair.target for pair in learned]
     print_header(
         "StainNet's Table 2, on registered pairs",
-        f"{len(pixels)} of {len(pairs)} pairs of MITOS-ATYPIA tiles (256x256, four slides), Aperio to Hamamatsu",
+        f"{len(pixels)} of {len(pairs)} pairs of MITOS-ATYPIA tiles of 256x256, Aperio to Hamamatsu; slides "
+        f"{', '.join(options.test) or 'all'}",
     )
     rows = [Scores(score_all(lambda image: image, pixels)[None]).cells("raw")]
-    rows += [row for name in restain.METHODS for row in rows_of(name, references, [p.target for p in pairs], pixels)]
+    rows += [row for name in restain.METHODS for row in rows_of(name, references, targets, pixels)]
     weights = data / "weights" / "stainnet" / "aligned_histopathology_dataset.pth"
     if weights.exists():
-        rows += stainnet_rows(weights, [p.target for p in pairs], pixels)
+        rows += stainnet_rows(weights, targets, pixels)
+    for path in options.normalizers:
+        rows.append(Scores(score_all(restain.load(path).transform, pixels)[None]).cells(f"trained: {Path(path).stem}"))
     for package, worker in start(options.environments).items():
         with worker:
             for method, name in PEERS.get(package, {}).items():
