@@ -1,6 +1,7 @@
 """The commands of training: one short function each. Nothing heavy is imported before a command needs it."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -103,6 +104,7 @@ def train(
             "validation_source": list(validation_source) or None,
             "validation_target": list(validation_target) or None,
             "workers": workers,
+            "seed": seed,
         },
         "training": {
             "max_steps": max_steps,
@@ -115,13 +117,17 @@ def train(
     values = _without_none(given)
     _need_training("training")
     from restain.training.loop import train as run
+    from restain.training.progress import duration
 
     if resume and (values or recipe or set_):
         raise InputError("--resume goes on with the run's own settings; leave out the others")
     resolved = _resumed(output) if resume else _resolved(values, recipe, set_)
     result = run(resolved, output, resume=resume, overwrite=overwrite, device=device)
-    best = "" if result.validation_loss is None else f", best validation loss {result.validation_loss:.5f}"
-    print(f"{result.normalizer}: {resolved.system}, {result.steps} updates in {result.seconds:.0f} s{best}")
+    if result.main:
+        best = "" if result.validation_loss is None else f", best validation loss {result.validation_loss:.5f}"
+        print(f"{result.normalizer}: {resolved.system}, {result.steps} updates in {duration(result.seconds)}{best}")
+        print(f"look at {result.run / 'pictures'} and {result.run / 'curves.png'}; apply it with:")
+        print(f"restain normalize IMAGES OUTPUT --normalizer {shlex.quote(str(result.run))}")
     return 0
 
 

@@ -65,6 +65,8 @@ class System(Normalizer):
     config_type: ClassVar[type[SystemConfig]]
     domains: ClassVar[tuple[str, ...]] = ("source", "target")
     """What a batch holds."""
+    paired: ClassVar[bool] = False
+    """Whether source and target of a batch must show the same tissue."""
     window: ClassVar[int] = 512
     """Side of the windows that slides and large images are normalized in, pixels."""
     overlap: ClassVar[int] = 64

@@ -82,6 +82,7 @@ class StainNetStudent(System):
 
     name: ClassVar[str] = "stainnet"
     config_type: ClassVar[type[SystemConfig]] = StainNetConfig
+    paired: ClassVar[bool] = True
 
     def make_networks(self) -> None:
         """Make the network, with PyTorch's own initial weights."""

@@ -20,6 +20,10 @@ class Average:
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.decay = decay
+        self.restart(network)
+
+    def restart(self, network: nn.Module) -> None:
+        """Begin again from the weights as they are now."""
         self.updates = 0
         self._weights = {name: value.detach().clone() for name, value in unwrapped(network).state_dict().items()}
 

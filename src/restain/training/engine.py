@@ -1,6 +1,6 @@
 """Devices, precision, processes and accumulation, from 🤗 accelerate, as a system's update sees them."""
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -34,7 +34,24 @@ class AccelerateEngine:
     def clip(self, network: nn.Module) -> None:
         """Limit the norm of the gradients, where the settings say so and the optimizers are about to step."""
         if self._clip_norm and self._accelerator.sync_gradients:
-            self._accelerator.clip_grad_norm_(unwrapped(network).parameters(), self._clip_norm)
+            weights = list(unwrapped(network).parameters())
+            self._unscale(weights)
+            nn.utils.clip_grad_norm_(weights, self._clip_norm)
+
+    def _unscale(self, weights: list[nn.Parameter]) -> None:
+        """Take fp16's scale out of the gradients of the optimizer that these weights have.
+
+        Not by accelerate's own `clip_grad_norm_`, which does it to all optimizers and so fails at the second network
+        that is clipped before the optimizer of both steps.
+        """
+        scaler = self._accelerator.scaler
+        if scaler is None:
+            return
+        given = set(map(id, weights))
+        for optimizer in self._accelerator._optimizers:
+            if any(id(weight) in given for group in optimizer.param_groups for weight in group["params"]):
+                with suppress(RuntimeError):  # it was done for another of its networks
+                    scaler.unscale_(optimizer.optimizer)
 
 
 def make_accelerator(settings: TrainingSettings, device: str = "auto") -> "Accelerator":
@@ -49,6 +66,8 @@ def make_accelerator(settings: TrainingSettings, device: str = "auto") -> "Accel
     """
     try:
         from accelerate import Accelerator
+        from accelerate.state import AcceleratorState, GradientState
+        from accelerate.utils import GradientAccumulationPlugin, parse_flag_from_env
     except ImportError as error:
         raise MissingExtraError(
             f"training needs accelerate ({error}); install it: pip install 'restain[train]'"
@@ -57,15 +76,21 @@ def make_accelerator(settings: TrainingSettings, device: str = "auto") -> "Accel
         raise InputError(f"got device {device!r}; wanted auto, cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("there is no CUDA device here; wanted --device cpu or auto")
-    on_cpu = device == "cpu" or not torch.cuda.is_available()
+    # The flag is that of `accelerate launch --cpu`, which accelerate would obey anyway.
+    on_cpu = device == "cpu" or not torch.cuda.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU")
     kind = torch.device("cpu" if on_cpu else "cuda")
     precision = settings.precision
     if precision == "auto":
         precision = "bf16" if has_bfloat16(kind) else "no"
     if precision == "fp16" and on_cpu:
         raise InputError("precision fp16 needs a GPU; wanted bf16, no or auto")
+    # Accelerate keeps the settings of a process's first accelerator, and refuses others; this may be the second.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    # As a plugin, since the environment of `accelerate launch` would go before a plain number.
+    plugin = GradientAccumulationPlugin(num_steps=settings.accumulate)
     # bf16 is left to whoever asks for it even where it is emulated: slow, but right.
-    return Accelerator(cpu=on_cpu, mixed_precision=precision, gradient_accumulation_steps=settings.accumulate)
+    return Accelerator(cpu=on_cpu, mixed_precision=precision, gradient_accumulation_plugin=plugin)
 
 
 def distributed(network: nn.Module, accelerator: "Accelerator") -> nn.Module:

@@ -2,14 +2,20 @@
 
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Any
 
+ECHO = 0.5
+"""Seconds within which more signals count as the first one's echo: launchers pass a terminal's Ctrl-C on to processes
+that have heard it themselves."""
+
 
 class Interrupt:
-    """Holds back the first SIGINT or SIGTERM; a second one ends the process as it always does.
+    """Holds back the first SIGINT or SIGTERM; a later one ends the process as it always does.
 
-    A context manager. In other threads than the main one, where signals cannot be handled, it does nothing.
+    A context manager. In other threads than the main one, where signals cannot be handled, it does nothing. A signal
+    that was ignored before (`nohup`) stays so.
 
     Attributes:
         signal: the number of the signal that came, 0 for none.
@@ -17,12 +23,14 @@ class Interrupt:
 
     def __init__(self) -> None:
         self.signal = 0
+        self._heard = 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Interrupt":
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._hear)
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):  # None: somebody's, in C
+                    self._before[number] = signal.signal(number, self._hear)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -31,5 +39,8 @@ class Interrupt:
         self._before.clear()
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
-        signal.signal(number, self._before[number])  # the next one is not held back
+        if not self.signal:
+            self.signal, self._heard = number, time.monotonic()
+        elif time.monotonic() - self._heard >= ECHO:
+            self.__exit__()
+            signal.raise_signal(number)

@@ -95,10 +95,7 @@ class RunFolder:
             raise OutputError(f"{path} is or lies in a file; name a folder for the run") from None
         except OSError as error:
             raise OutputError(f"cannot make the folder {path}: {error.strerror}") from error
-        if not is_run(path) and not _is_empty(path):
-            raise OutputError(f"{path} is not empty and no training run; name a new folder")
-        if is_run(path) and not overwrite:
-            raise _refusal(path)
+        refuse_folder(path, overwrite=overwrite)
         lock = RunLock(path / LOCK)
         try:
             if is_run(path) and not overwrite:  # another process was faster
@@ -317,6 +314,18 @@ def is_run(path: str | os.PathLike[str]) -> bool:
             return stream.read(len(HEADER)) == HEADER.encode()
     except OSError:
         return False
+
+
+def refuse_folder(path: Path, *, overwrite: bool = False) -> None:
+    """Raise `OutputError` where `RunFolder.create` would, because of what is there: a run, a file, or anything else."""
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise OutputError(f"{path} is or lies in a file; name a folder for the run")
+    if not is_run(path) and not _is_empty(path):
+        raise OutputError(f"{path} is not empty and no training run; name a new folder")
+    if is_run(path) and not overwrite:
+        raise _refusal(path)
 
 
 def _is_empty(path: Path) -> bool:

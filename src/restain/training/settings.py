@@ -4,9 +4,10 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from restain.errors import FormatError, InputError
+from restain.methods.base import Background
 from restain.systems import SYSTEMS
 from restain.systems.config import SystemConfig, make_settings, plain
 from restain.training.data import DataSettings
@@ -18,7 +19,7 @@ class TrainingSettings:
     """How a training is run; what is trained, and on what, is in the system's config and the data settings."""
 
     seed: int = 0
-    """Of initial weights, dropout, pools, and through `data.seed` of the order and the crops."""
+    """Of initial weights, dropout and pools, and unless `data.seed` is given of the split, the order and the crops."""
 
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     """Of forward passes: "auto" is bf16 on GPUs and CPUs whose hardware has it, else full precision."""
@@ -36,7 +37,7 @@ class TrainingSettings:
     """Whether weights are laid out channels last, which is the faster way for convolutions on most hardware."""
 
     max_steps: int = 0
-    """Updates after which training ends though epochs are left; 0 for none such."""
+    """Batches after which training ends though epochs are left; 0 for none such."""
 
     select: Literal["auto", "best", "last"] = "auto"
     """Whose weights normalize: of the least validation loss, or the last. "auto": the best, where the system has a
@@ -91,7 +92,7 @@ class Recipe:
     data: DataSettings
     training: TrainingSettings = field(default_factory=TrainingSettings)
     health: HealthOptions = field(default_factory=HealthOptions)
-    background: Literal["match", "keep", "white", "none"] = "match"
+    background: Background = "match"
 
     def plain(self) -> dict[str, Any]:
         """As nested plain values: what `settings.toml` holds, and `make_recipe` takes."""
@@ -128,6 +129,9 @@ def make_recipe(values: Mapping[str, Any], where: str = "the recipe") -> Recipe:
     name = values.get("system")
     if name not in SYSTEMS:
         raise InputError(f"{where}: there is no system {name!r}; there are {', '.join(SYSTEMS)}")
+    background = values.get("background", "match")
+    if background not in get_args(Background):
+        raise InputError(f"{where}: background is {background!r}; wanted one of {', '.join(get_args(Background))}")
     tables: dict[str, Mapping[str, Any]] = {}
     for table in ("config", "data", "training", "health"):
         tables[table] = values.get(table, {})
@@ -146,7 +150,7 @@ def make_recipe(values: Mapping[str, Any], where: str = "the recipe") -> Recipe:
         data=replace(data, **{item: getattr(config, theirs) for item, theirs in FROM_CONFIG.items()}),
         training=training,
         health=make_settings(HealthOptions, tables["health"], f"{where}, [health]"),
-        background=values.get("background", "match"),
+        background=background,
     )
 
 
@@ -158,7 +162,7 @@ def read_recipe(name: str) -> dict[str, Any]:
     """
     path = Path(name)
     if not path.is_file():
-        shipped = {file.stem: file for folder in _recipe_folders() for file in sorted(folder.glob("*.toml"))}
+        shipped = shipped_recipes()
         if name not in shipped:
             raise InputError(f"there is no recipe {name}: no such file, and the shipped ones are {', '.join(shipped)}")
         path = shipped[name]
@@ -166,6 +170,11 @@ def read_recipe(name: str) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise FormatError(f"{path} is no TOML: {error}") from None
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """The files of the shipped recipes by name, such as "staingan-small"."""
+    return {file.stem: file for folder in _recipe_folders() for file in sorted(folder.glob("*.toml"))}
 
 
 def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,17 +8,17 @@ from restain.errors import TrainingError
 from restain.systems.frozen import unwrapped
 
 if TYPE_CHECKING:
-    from restain.training.loop import Session
+    from restain.training.session import Session
 
 
 def training_state(session: "Session") -> dict[str, Any]:
     """The state of a session, nested, as `checkpoint.save_state` takes it; called by all processes together."""
     system, accelerator = session.system, session.accelerator
-    own = {"system": system.training_state(), "random": _random_state()}
+    own = {"system": system.training_state(), "random": _random_state(), "tally": session.tally.state_dict()}
     if accelerator.num_processes > 1:
         from accelerate.utils import gather_object
 
-        processes = gather_object([own])
+        processes = gather_object([_on_cpu(own)])  # what comes from another GPU would come onto that GPU
     else:
         processes = [own]
     return {
@@ -31,7 +31,6 @@ def training_state(session: "Session") -> dict[str, Any]:
         "optimizers": {name: optimizer.state_dict() for name, optimizer in system.optimizers.items()},
         "scaler": accelerator.scaler.state_dict() if accelerator.scaler is not None else None,
         "average": session.average.state_dict() if session.average is not None else None,
-        "health": session.health.state_dict(),
         "processes": processes,
     }
 
@@ -40,7 +39,8 @@ def load_training(session: "Session", state: dict[str, Any]) -> None:
     """Put a session where `training_state` found it.
 
     Raises:
-        TrainingError: the state is of another system, of other data, or of another number of processes.
+        TrainingError: the state is of another system, of other data, of another number of processes, or of networks of
+            other sizes.
     """
     system, accelerator = session.system, session.accelerator
     if state["system"] != system.name:
@@ -54,18 +54,26 @@ def load_training(session: "Session", state: dict[str, Any]) -> None:
             f"the run was trained by {len(state['processes'])} processes, and this is {accelerator.num_processes}; "
             "start as many, or a new run"
         )
-    for name, network in system.networks().items():
-        unwrapped(network).load_state_dict(state["networks"][name])
-    for name, optimizer in system.optimizers.items():
-        optimizer.load_state_dict(state["optimizers"][name])
+    try:
+        for name, network in system.networks().items():
+            unwrapped(network).load_state_dict(state["networks"][name])
+        for name, optimizer in system.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+    except (KeyError, RuntimeError, ValueError):
+        raise TrainingError(
+            f"the checkpoint's {name} is not the one that settings.toml describes; put back what was changed there"
+        ) from None
     if accelerator.scaler is not None and state["scaler"] is not None:
         accelerator.scaler.load_state_dict(state["scaler"])
-    if session.average is not None and state["average"] is not None:
-        session.average.load_state_dict(state["average"])
-    session.health.load_state_dict(state["health"])
+    if session.average is not None:
+        if state["average"] is None:
+            session.average.restart(system.generator)
+        else:
+            session.average.load_state_dict(state["average"])
     session.step, session.seconds, session.best_loss = state["step"], state["seconds"], state["best_loss"]
     own = state["processes"][accelerator.process_index]
     system.load_training_state(own["system"], accelerator.device)
+    session.tally.load_state_dict(own["tally"])
     _set_random_state(own["random"])
 
 
@@ -80,3 +88,11 @@ def _set_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["cpu"].cpu())
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"].cpu())
+
+
+def _on_cpu(state: Any) -> Any:
+    if isinstance(state, torch.Tensor):
+        return state.cpu()
+    if isinstance(state, dict):
+        return {name: _on_cpu(value) for name, value in state.items()}
+    return [_on_cpu(value) for value in state] if isinstance(state, list) else state
