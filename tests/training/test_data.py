@@ -111,7 +111,7 @@ def test_every_batch_is_full(folders: tuple[str, str], drop_last: bool, samples:
 
 
 @given(epoch=st.integers(0, 5), start=st.integers(0, 11), seed=st.integers(0, 3))
-@hypothesis_settings(max_examples=20)
+@hypothesis_settings(max_examples=10)
 def test_a_resumed_epoch_goes_on_as_it_would_have(folders: tuple[str, str], epoch: int, start: int, seed: int) -> None:
     data = TrainingData(settings_for(folders, batch=1, rotate=True, seed=seed))
     whole = list(data.batches(epoch))
@@ -455,6 +455,16 @@ def test_validation_is_always_the_same(folders: tuple[str, str]) -> None:
     assert not set(seen) & set(numbers(data.batches(0), "source"))
 
 
+def test_validation_pictures_are_mixed(scanned: Path) -> None:
+    """The first of them are not all of one slide."""
+    data = TrainingData(
+        DataSettings(source=scanned / "aperio", crop=16, group_pattern=r"/S(\d)_", validation_share=0.5)
+    )
+    names = [picture.name for picture in data.validation["source"]]
+    assert len({picture.group for picture in data.validation["source"][:7]}) >= 2
+    assert names != sorted(names)
+
+
 def test_without_validation_pictures_of_the_training_are_shown(folders: tuple[str, str]) -> None:
     data = TrainingData(settings_for(folders))
     assert not list(data.validation_batches())
@@ -550,7 +560,7 @@ def test_the_digest_names_the_data(folders: tuple[str, str]) -> None:
 def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("slides")
     for i, white in enumerate([(243.0, 243.0, 243.0), (236.0, 231.0, 228.0), (243.0, 243.0, 243.0)]):
-        tissue = make_phantom(640, 768, seed=20 + i, glass_fraction=0.5, scanner=Scanner(white=white, noise=1.0))
+        tissue = make_phantom(512, 576, seed=20 + i, glass_fraction=0.5, scanner=Scanner(white=white, noise=1.0))
         write_array(root / f"{i}.tif", tissue.image, settings=PyramidSettings(tile=128), mpp=(0.25, 0.25))
     return root
 
@@ -575,9 +585,10 @@ def test_slides_in_processes_and_alone(slides: Path, mpp: float | None) -> None:
 def test_slides_give_the_wanted_share_of_glass(slides: Path) -> None:
     settings = DataSettings(source=slides, crop=64, slide_tiles=20, batch=20, blank_share=0.25, samples_per_epoch=200)
     data = TrainingData(settings)
-    crops = torch.cat([batch["source"] for batch in data.batches(0)]).float()
-    glass = (crops.amin(dim=1) > 215).float().mean(dim=(1, 2)) > 0.9
-    assert int(glass.sum()) == pytest.approx(50, abs=3)
+    crops = torch.cat([batch["source"] for batch in data.batches(0)]).permute(0, 2, 3, 1).numpy()
+    # Here a crop is a tile, perhaps flipped: the same blocks. One scanner's white is a little darker than this.
+    blank = [stained_blocks(crop, (241.0, 239.0, 238.0)).mean() < STAINED_SHARE for crop in crops]
+    assert sum(blank) == pytest.approx(50, abs=3)
 
 
 def test_a_histogram_has_the_glass_of_the_scanner(slides: Path, folders: tuple[str, str]) -> None:

@@ -127,6 +127,17 @@ def test_blank_tiles_are_glass(slide: Path, tissue: Phantom) -> None:
     assert all(picture.stained is not None for picture in pictures)
 
 
+def test_pixels_come_along_where_there_is_room_for_them(slide: Path) -> None:
+    room = 3 * TILES.side**2 * TILES.count
+    listed = list_file(slide, "s", "g", replace(TILES, keep_bytes=room), None)
+    assert listed.pixels is not None
+    shelf = Shelf()
+    for (picture,), (pixels,) in zip(listed.pictures, listed.pixels, strict=True):
+        assert (shelf.read(picture, 0, 0, 64, 64) == pixels).all()
+    shelf.close()
+    assert list_file(slide, "s", "g", replace(TILES, keep_bytes=room - 1), None).pixels is None
+
+
 def test_the_choice_of_tiles_depends_on_seed_and_name_alone(slide: Path, tmp_path: Path) -> None:
     def chosen(path: Path, name: str, seed: int) -> list[tuple[int, int]]:
         listed = list_file(path, name, "g", replace(TILES, count=10, seed=seed), None)

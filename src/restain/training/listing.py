@@ -142,6 +142,7 @@ def _jobs(settings: DataSettings, listing: Listing) -> list[_Job]:
         downsample=settings.slide_downsample,
         blank_share=settings.blank_share,
         seed=settings.seed,
+        keep_bytes=settings.cache_bytes // 8,  # as several slides are listed at a time
     )
     if settings.pairs:
         pairs = _pairs(settings.pairs, settings.source, settings.target, listing.notes)

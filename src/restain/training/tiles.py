@@ -8,7 +8,7 @@ import os
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +61,8 @@ class TileSettings:
     downsample: float
     blank_share: float | None
     seed: int
+    keep_bytes: int = 0
+    """The pixels of a slide's tiles are returned, too, if they are no more than this."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +120,7 @@ def list_file(path: Path, name: str, group: str, settings: TileSettings, white: 
     """
     with open_slide(path) as slide:
         if is_sampled(slide):
-            pictures, notes = _sample_tiles(slide, path, name, group, settings)
-            return Listed([(picture,) for picture in pictures], None, notes)
+            return _sample_tiles(slide, path, name, group, settings)
         pixels, _ = slide.read_region((0, 0), 0, slide.dimensions)
         stained = None if white is None else stained_blocks(pixels, white)
         plain = isinstance(slide, ImageSlide)
@@ -134,7 +135,7 @@ def list_pair(pair: Pair, group: str, settings: TileSettings, white: ArrayLike |
     Raises:
         SlideError: one cannot be read, they do not overlap, or their sizes differ and no shift is known.
     """
-    listed = list_file(pair.source, pair.name, group, settings, None)
+    listed = list_file(pair.source, pair.name, group, replace(settings, keep_bytes=0), None)
     with open_slide(pair.target) as slide:
         width, height = slide.dimensions
         plain = isinstance(slide, ImageSlide)
@@ -170,9 +171,7 @@ def list_pair(pair: Pair, group: str, settings: TileSettings, white: ArrayLike |
     return Listed([(first, second)], [(cut, twin_cut)], [])
 
 
-def _sample_tiles(
-    slide: Slide, path: Path, name: str, group: str, settings: TileSettings
-) -> tuple[list[Picture], list[str]]:
+def _sample_tiles(slide: Slide, path: Path, name: str, group: str, settings: TileSettings) -> Listed:
     """Tiles of a slide on a grid, in reading order: so many with tissue, so many blank, looked at one by one."""
     notes = [f"{name}: {note}" for note in slide.notes]
     downsample = settings.downsample
@@ -192,25 +191,29 @@ def _sample_tiles(
     if not rows or not columns:
         size = (max(round(width / downsample), 1), max(round(height / downsample), 1))
         stained = _if_asked(stained_blocks(read_window(slide, (0, 0), size, downsample)[0], white), settings)
-        return [Picture(name, path, group, (0, 0), size, downsample, False, stained)], notes
+        return Listed([(Picture(name, path, group, (0, 0), size, downsample, False, stained),)], None, notes)
     tissue, glass = find_tissue(slide, span)
     blanks = round((settings.blank_share or 0) * settings.count)
-    found: list[Picture] = []
+    keep = 3 * settings.side**2 * settings.count <= settings.keep_bytes
+    found: list[tuple[Picture, RGB8 | None]] = []
     for blank, grid, quota in ((False, tissue, settings.count - blanks), (True, glass, blanks)):
         got = 0
-        for location in _places(
-            grid[:rows, :columns], span, quota, [settings.seed, zlib.crc32(name.encode()), int(blank)]
-        ):
+        seed = [settings.seed, zlib.crc32(name.encode()), int(blank)]
+        for location in _places(grid[:rows, :columns], span, quota, seed):
             pixels, known = read_window(slide, location, size, downsample)
             blocks = stained_blocks(pixels, white)
             if known is None and (blocks.mean() < STAINED_SHARE) == blank:
-                found.append(Picture(name, path, group, location, size, downsample, False, _if_asked(blocks, settings)))
+                stained = _if_asked(blocks, settings)
+                picture = Picture(name, path, group, location, size, downsample, False, stained)
+                found.append((picture, pixels if keep else None))
                 got += 1
                 if got == quota:
                     break
         if not blank and quota and not got:
             raise SlideError(f"{path} has no tile of {settings.side} pixels with tissue")
-    return sorted(found, key=lambda picture: picture.location[::-1]), notes
+    found.sort(key=lambda item: item[0].location[::-1])
+    kept = [(pixels,) for _, pixels in found if pixels is not None]
+    return Listed([(picture,) for picture, _ in found], list(kept) if keep else None, notes)
 
 
 def _if_asked(blocks: Blocks, settings: TileSettings) -> Blocks | None:
