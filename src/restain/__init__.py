@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from restain.methods.base import Appearance, Normalizer
     from restain.methods.histogram import HistogramMatching
     from restain.methods.khan import Khan
+    from restain.methods.lattice import Lattice
     from restain.methods.macenko import Macenko
     from restain.methods.reinhard import Reinhard
     from restain.methods.reinhard_modified import ModifiedReinhard
@@ -38,6 +39,7 @@ _HOMES = {
     "ColorMap": "restain.color.colormap",
     "HistogramMatching": "restain.methods.histogram",
     "Khan": "restain.methods.khan",
+    "Lattice": "restain.methods.lattice",
     "METHODS": "restain.methods",
     "Macenko": "restain.methods.macenko",
     "ModifiedReinhard": "restain.methods.reinhard_modified",
@@ -69,6 +71,7 @@ __all__ = [
     "ColorMap",
     "HistogramMatching",
     "Khan",
+    "Lattice",
     "Macenko",
     "ModifiedReinhard",
     "NormalizedSlide",

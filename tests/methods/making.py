@@ -20,7 +20,17 @@ def stainnet_weights() -> dict[str, np.ndarray]:
     return {"weight1": both, "weight2": through, "weight3": back, **biases}
 
 
+@functools.cache
+def lattice_table() -> dict[str, np.ndarray]:
+    """A coarse lattice that tints, bends and is a little uneven everywhere."""
+    axis = np.linspace(0, 255, 9)
+    levels = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1)
+    bent = levels @ [[0.9, 0.08, 0.03], [0.05, 0.95, 0.05], [0.0, 0.05, 0.9]] + 8 * np.sin(levels / 40)
+    return {"levels": bent + np.random.default_rng(5).normal(0, 2, levels.shape)}
+
+
 def make(name: str, **arguments) -> Normalizer:
-    """`METHODS[name](**arguments)`, with weights for the maps that are given by weights."""
-    needed = {"stainnet": {"weights": stainnet_weights()}}.get(name, {})
+    """`METHODS[name](**arguments)`, with weights or a table for the maps that are given beforehand."""
+    given = {"stainnet": {"weights": stainnet_weights()}, "lattice": {"table": lattice_table()}}
+    needed = given.get(name, {})
     return METHODS[name](**(needed | arguments))

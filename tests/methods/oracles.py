@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.interpolate import CubicSpline
+from scipy.interpolate import CubicSpline, RegularGridInterpolator
 
 LEVELS = np.arange(256.0)
 
@@ -243,6 +243,14 @@ def stainnet(settings, source, reference, tables, colors) -> np.ndarray:
     return np.clip((levels + 1) / (reference.white_point[:, None] + 1) * 256 - 1, 0, 255)
 
 
+def lattice(settings, source, reference, tables, colors) -> np.ndarray:
+    """SciPy's multilinear interpolation of the levels, on colours as scanned; in shares of the wanted glass."""
+    levels = np.array(settings["table"]["levels"])
+    axis = np.linspace(0, 255, len(levels))
+    made = np.clip(RegularGridInterpolator((axis, axis, axis), levels)(colors.astype(float)).T, 0, 255)
+    return np.clip((made + 1) / (reference.white_point[:, None] + 1) * 256 - 1, 0, 255)
+
+
 RESTYLES: dict[str, Callable] = {
     "reinhard": reinhard,
     "reinhard_modified": reinhard_modified,
@@ -254,6 +262,7 @@ RESTYLES: dict[str, Callable] = {
     "acd": acd,
     "scan_approx": scan_approx,
     "stainnet": stainnet,
+    "lattice": lattice,
 }
 """One formula for every method; a new method adds one here."""
 

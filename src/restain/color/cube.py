@@ -8,6 +8,8 @@ Format: Adobe Systems, Cube LUT Specification 1.0 (2013).
 
 import operator
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,12 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from restain.color.colormap import ColorMap
-from restain.errors import InputError, OutputError
+from restain.color.trilinear import grid_colors, interpolate
+from restain.errors import FormatError, InputError, OutputError
 from restain.files import write_atomically
 
 SIZES = range(2, 130)
-"""Grid points a channel that can be written: two make the smallest grid, 129 is the most that OpenColorIO reads."""
+"""Grid points a channel, written and read: two make the smallest grid, 129 is the most that OpenColorIO reads."""
 
+MOST_BYTES = 256 << 20
+"""Largest file that is opened: 129³ lines take 60 MB as they are usually written."""
+
+_LARGEST = 1000.0  # of a file's numbers, where 1 is white
+_ROWS = 1 << 16  # lines that are turned into numbers at a time
 _LONGEST_TITLE = 200  # characters: the specification's own reader refuses a first line of more than 250 bytes
 
 
@@ -72,6 +80,46 @@ def save_cube(
     write_atomically(path, lambda stream: _write(stream, color_map.table, size, title), overwrite=overwrite)
 
 
+def load_cube(path: str | os.PathLike[str]) -> NDArray[np.float64]:
+    """Read a 3D table from a .cube file, of any program.
+
+    Where the file's domain is not 0..1 the table is interpolated at the points of a grid that is, of as many points:
+    exact there, approximate between. Colours outside the domain become what its nearest edge does.
+
+    Args:
+        path: a .cube file with LUT_3D_SIZE; comments, blank lines and any ends of lines are fine.
+
+    Returns:
+        (size, size, size, 3) levels, 0..255 and beyond where the file's values are beyond 0..1; indexed by red, green
+        and blue, of which point i is the level 255·i/(size−1). For `restain.Lattice`.
+
+    Raises:
+        FormatError: the file is missing, damaged, too large, or holds something else (a 1D table, ranges of video).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FormatError(f"{path} is not a file; wanted a .cube file")
+    if (length := path.stat().st_size) > MOST_BYTES:
+        raise FormatError(f"{path} has {length >> 20} MiB; a .cube file has at most {MOST_BYTES >> 20}")
+    try:
+        text = path.read_bytes().decode("utf-8-sig", errors="replace")
+    except OSError as error:
+        raise FormatError(f"{path} cannot be read: {error.strerror}") from None
+    lines = re.split("\r\n|\r|\n", text)
+    rows = [line for line in map(str.strip, lines) if line and not line.startswith("#")]
+    start = next((i for i, row in enumerate(rows) if not row[0].isalpha()), len(rows))
+    try:
+        size, low, high = _read_header(rows[:start])
+        values = _read_numbers(rows[start:], size)
+    except ValueError as error:
+        raise FormatError(f"{path} is damaged or no .cube file: {error}") from None
+    levels = np.ascontiguousarray(values.reshape(size, size, size, 3).transpose(2, 1, 0, 3)) * 255.0
+    if (low == 0).all() and (high == 1).all():
+        return levels
+    places = (grid_colors(size) / 255.0 - low) / (high - low) * 255.0
+    return np.concatenate([interpolate(levels, plane) for plane in np.split(places, size)]).reshape(levels.shape)
+
+
 def sample_grid(table: NDArray[np.uint8], size: int) -> NDArray[np.float64]:
     """The map at regular grid points, by trilinear interpolation of its table.
 
@@ -107,6 +155,57 @@ def _write(stream: BinaryIO, table: NDArray[np.uint8], size: int, title: str) ->
     lines = "%.6f %.6f %.6f\n" * size**2  # one format for a whole plane is several times as fast as one a line
     for plane in sample_grid(table, size) / 255.0:
         stream.write((lines % tuple(plane.ravel().tolist())).encode("ascii"))
+
+
+def _read_header(rows: Sequence[str]) -> tuple[int, NDArray[np.float64], NDArray[np.float64]]:
+    """The size and the domain's ends, (3,) each; `ValueError` for anything that would change what the numbers mean."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        word, *rest = row.split()
+        if word in found:
+            raise ValueError(f"it has two lines {_shown(word)}")
+        found[word] = rest
+    if "LUT_1D_SIZE" in found or "LUT_3D_SIZE" not in found:
+        raise ValueError("wanted LUT_3D_SIZE, and no 1D table")
+    ends = {"DOMAIN_MIN": np.zeros(3), "DOMAIN_MAX": np.ones(3)}
+    if "LUT_3D_INPUT_RANGE" in found:  # DaVinci Resolve's
+        both = _read_numbers([" ".join(found["LUT_3D_INPUT_RANGE"])], columns=2)[0]
+        ends = dict(zip(ends, (np.full(3, end) for end in both), strict=True))
+    ends |= {word: _read_numbers([" ".join(found[word])])[0] for word in ends if word in found}
+    known = {"TITLE", "LUT_3D_SIZE", "LUT_3D_INPUT_RANGE", *ends}
+    if unknown := sorted(set(found) - known):
+        raise ValueError(f"a line {_shown(unknown[0])} is not known")
+    number = " ".join(found["LUT_3D_SIZE"])
+    if not re.fullmatch("[0-9]{1,3}", number) or int(number) not in SIZES:
+        raise ValueError(f"LUT_3D_SIZE is {_shown(number)}; wanted {SIZES[0]}..{SIZES[-1]}")
+    low, high = ends["DOMAIN_MIN"], ends["DOMAIN_MAX"]
+    if not (low < high).all():
+        raise ValueError(f"its domain ends at {high.tolist()}, and begins at {low.tolist()}")
+    return int(number), low, high
+
+
+def _read_numbers(rows: Sequence[str], size: int | None = None, columns: int = 3) -> NDArray[np.float64]:
+    """Finite numbers, `columns` a row, in `size`³ rows where that is given: (rows, columns)."""
+    if size is not None and len(rows) != size**3:
+        raise ValueError(f"it has {len(rows):,} lines of numbers; wanted {size}³ = {size**3:,}")
+    values = np.empty((len(rows), columns))
+    for start in range(0, len(rows), _ROWS):
+        words = [row.split() for row in rows[start : start + _ROWS]]
+        odd = next((row for row in words if len(row) != columns), None)
+        if odd is not None:
+            raise ValueError(f"a line {_shown(' '.join(odd))!r} has {len(odd)} words; wanted {columns} numbers")
+        try:
+            values[start : start + _ROWS] = np.array(words, np.float64)
+        except ValueError:
+            raise ValueError("a line of numbers holds something else") from None
+    if not (np.abs(values) <= _LARGEST).all():  # NaN fails too
+        raise ValueError(f"a number is not finite, or beyond ±{_LARGEST:.0f}")
+    return values
+
+
+def _shown(text: str) -> str:
+    """Text from a file, short and without characters that move a terminal's cursor."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:40])
 
 
 def _checked_size(size: Any) -> int:

@@ -1,4 +1,4 @@
-"""The Numba kernels: apply a table of colours, count colours, find flat blocks. All run without the GIL.
+"""The Numba kernels: apply a table or a lattice of colours, count them, find flat blocks. All run without the GIL.
 
 Compiled code is cached in the user's cache folder (`platformdirs.user_cache_dir("restain")`, or `NUMBA_CACHE_DIR`
 where that is set), the one place that restain writes without being told to; if it cannot be written, each process
@@ -181,4 +181,29 @@ def affine(
             if rectify:
                 for column in range(end - start):
                     into[column] = max(into[column], 0.0)
+    return result
+
+
+@_kernel
+def trilinear(levels: NDArray[np.float64], colors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A lattice (k, k, k, 3), C-ordered, at colours (n, 3): (n, 3); colours outside 0..255 are taken as its ends."""
+    size = levels.shape[0]
+    scale = (size - 1) / 255.0
+    result = np.empty((colors.shape[0], 3))
+    for row in range(colors.shape[0]):
+        red, green, blue = colors[row, 0] * scale, colors[row, 1] * scale, colors[row, 2] * scale
+        # Written so that a NaN, too, stays inside the lattice.
+        red = min(red, size - 1.0) if red > 0.0 else 0.0
+        green = min(green, size - 1.0) if green > 0.0 else 0.0
+        blue = min(blue, size - 1.0) if blue > 0.0 else 0.0
+        i, j, k = min(int(red), size - 2), min(int(green), size - 2), min(int(blue), size - 2)
+        red, green, blue = red - i, green - j, blue - k
+        near, far = (1.0 - green) * (1.0 - blue), (1.0 - green) * blue
+        above, across = green * (1.0 - blue), green * blue
+        for channel in range(3):
+            low = near * levels[i, j, k, channel] + far * levels[i, j, k + 1, channel]
+            low += above * levels[i, j + 1, k, channel] + across * levels[i, j + 1, k + 1, channel]
+            high = near * levels[i + 1, j, k, channel] + far * levels[i + 1, j, k + 1, channel]
+            high += above * levels[i + 1, j + 1, k, channel] + across * levels[i + 1, j + 1, k + 1, channel]
+            result[row, channel] = (1.0 - red) * low + red * high
     return result

@@ -4,6 +4,7 @@ from restain.methods.acd import ACD
 from restain.methods.base import Normalizer
 from restain.methods.histogram import HistogramMatching
 from restain.methods.khan import Khan
+from restain.methods.lattice import Lattice
 from restain.methods.macenko import Macenko
 from restain.methods.reinhard import Reinhard
 from restain.methods.reinhard_modified import ModifiedReinhard
@@ -23,5 +24,6 @@ METHODS: dict[str, type[Normalizer]] = {
     "acd": ACD,
     "scan_approx": ScanApprox,
     "stainnet": StainNet,
+    "lattice": Lattice,
 }
 """Every method by its name on the command line and in saved files."""
