@@ -142,8 +142,10 @@ def normalize_files(
     if settings.estimate == "folder":
         appearance, failed = _estimate_together(together or [source for source, _ in pairs], normalizer, settings)
     workers = settings.workers or os.cpu_count() or 1
+    # A network takes all cores or the one GPU, and much memory, for each file: one is read or written beside another's.
+    at_once = min(workers, 2) if normalizer.neighbourhood else workers
     # The threads are shared out between files and, where there are few, the tiles of each.
-    settings = replace(settings, workers=max(1, workers // max(len(pairs), 1)))
+    settings = replace(settings, workers=max(1, workers // min(max(len(pairs), 1), at_once)))
 
     def job(pair: tuple[Path, Path]) -> SlideResult | Failure:
         source, output = pair
@@ -158,7 +160,7 @@ def normalize_files(
             return Failure(source, f"unforeseen {type(error).__name__}: {error}")
 
     # `warnings.catch_warnings` is not thread-safe, so warnings are collected around all of it, not per thread.
-    with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(at_once) as pool:
         warnings.simplefilter("ignore")  # each result says its own
         for done, result in enumerate(pool.map(job, pairs), start=1):
             if progress is not None:
