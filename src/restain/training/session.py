@@ -12,6 +12,7 @@ from torch import Tensor
 
 from restain import __version__
 from restain.color.glass import find_white_point
+from restain.errors import MissingExtraError
 from restain.systems import System
 from restain.systems.frozen import unwrapped
 from restain.systems.schedule import learning_rate_factor
@@ -124,7 +125,10 @@ class Session:
                 with self._averaged():
                     self._save_normalizer()
             if log is not None and self.run.metrics.exists():
-                plot_losses(self.run.metrics, self.run.curves)
+                try:
+                    plot_losses(self.run.metrics, self.run.curves)
+                except MissingExtraError as error:  # no reason to call a training failed
+                    progress.say(f"the losses are not drawn: {error}")
 
     def _update(self, batch: Mapping[str, Tensor]) -> None:
         device = self.accelerator.device
