@@ -81,6 +81,7 @@ def fast(
     device: torch.device | str = "cpu",
     precision: Precision = "auto",
     samples: Tensor | None = None,
+    level: float = LEVEL,
     winograd: bool = True,
     compile: bool = False,
 ) -> FastNetwork:
@@ -94,6 +95,7 @@ def fast(
         precision: "auto" uses bfloat16 where the hardware has it and `samples` pass the check, else float32. A named
             precision is used unchecked.
         samples: (n, C, H, W) typical images, to check on. Without them "auto" is float32.
+        level: one grey level of the network's results, 2/255 where they are −1..1.
         winograd: use Winograd's method where it helps: on a CPU in float32. With `samples` it is checked too.
         compile: use `torch.compile`, at the cost of a minute at the start; where that fails, for want of a C++ compiler
             say, the network is run without it, and the description says so.
@@ -114,7 +116,7 @@ def fast(
         if samples is None:
             return None
         wanted = _forward(plain, samples, shape[0], place, torch.float32)
-        return _share_of_same(_forward(candidate, samples, shape[0], place, dtype), wanted)
+        return _share_of_same(_forward(candidate, samples, shape[0], place, dtype), wanted, level)
 
     chosen: Network = plain
     dtype = torch.float32
@@ -168,10 +170,10 @@ def _forward(network: Network, images: Tensor, batch: int, device: torch.device,
     return torch.cat(results)
 
 
-def _share_of_same(first: Tensor, second: Tensor) -> float:
+def _share_of_same(first: Tensor, second: Tensor, level: float = LEVEL) -> float:
     """Share of the pixels that lie within a grey level, once both are clamped to −1..1; nothing is near a NaN."""
     apart = (first.clamp(-1, 1) - second.clamp(-1, 1)).abs().amax(dim=1)
-    return (apart <= SAME_LEVELS * LEVEL).float().mean().item()
+    return (apart <= SAME_LEVELS * level).float().mean().item()
 
 
 def _verdict(share: float | None) -> str:

@@ -59,7 +59,8 @@ class LevelsToLevels(nn.Module):
         if self.ruled:
             assert white is not None
             restyled = self._match_glass(levels, restyled, white + 1)
-        return restyled.clamp(0, 255).round().to(torch.uint8)
+        out: Tensor = restyled.clamp(0, 255).round().to(torch.uint8)
+        return out
 
     def _match_glass(self, levels: Tensor, restyled: Tensor, white: Tensor) -> Tensor:
         reference, wanted = self.reference, white if self.keep else self.wanted

@@ -1,5 +1,7 @@
 """A trained network as slides see it: a function of windows, in levels, with the one rule for glass applied."""
 
+import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,9 +14,13 @@ from restain.color.images import RGB8
 from restain.errors import InputError
 from restain.methods.base import Appearance, Floats
 from restain.methods.windows import Float32, WindowMap
+from restain.networks.inference import FastNetwork, Precision, fast
 
 if TYPE_CHECKING:
     from restain.systems.base import System
+
+
+_LOCK = threading.RLock()
 
 
 class NetworkWindows(WindowMap):
@@ -25,7 +31,9 @@ class NetworkWindows(WindowMap):
         self._rule = system.glass_rule(appearance)
         self._multiple, self._least = system.multiple, system.least_side
         self._device = choose_device(system.device)
-        self._forward = system.inference_network(appearance).to(self._device)
+        self._network = system.inference_network(appearance).to(self._device)
+        self._precision: Precision = "bfloat16" if getattr(appearance, "precision", "") == "bfloat16" else "float32"
+        self._fast: FastNetwork | None = None
         self.batch = 1 if self._device.type == "cpu" else 8
 
     def __call__(self, windows: RGB8) -> Float32:
@@ -36,21 +44,31 @@ class NetworkWindows(WindowMap):
             levels[index] = self._rule.glass(windows[index])
         if not glass.all():
             tissue = np.ascontiguousarray(windows[~glass])
-            levels[~glass] = self._rule(tissue, self._restyle(tissue))
+            levels[~glass] = self._rule(tissue, self._restyle(tissue, self._ready()))
         return levels
 
     def whole(self, image: RGB8) -> RGB8 | None:
         """An image that fits into a window at once, reflected to the size that the network wants."""
         if max(image.shape[:2]) > self.side:
             return None
-        levels = self._rule(image, self._restyle(np.ascontiguousarray(image)[None])[0])
+        levels = self._rule(image, self._restyle(np.ascontiguousarray(image)[None], self._network)[0])
         return np.rint(np.clip(levels, 0, 255)).astype(np.uint8)
 
-    def _restyle(self, images: RGB8) -> Float32:
+    def _ready(self) -> FastNetwork:
+        """The network made ready for windows, when the first comes."""
+        with _LOCK:
+            if self._fast is None:
+                side = -(-max(self.side, self._least) // self._multiple) * self._multiple
+                shape = (self.batch, 3, side, side)
+                self._fast = fast(self._network, shape, device=self._device, precision=self._precision)
+            return self._fast
+
+    def _restyle(self, images: RGB8, network: Callable[[Tensor], Tensor]) -> Float32:
         height, width = images.shape[1:3]
-        with torch.inference_mode():
+        # One forward pass at a time: it uses all cores, and the memory of one is enough.
+        with _LOCK, torch.inference_mode():
             batch = pad_to_multiple(to_tensor(images).to(self._device), self._multiple, self._least)
-            out = self._forward(batch)[..., :height, :width].float() * 255
+            out = network(batch)[..., :height, :width].float() * 255
             if torch.isnan(out.sum()):
                 raise InputError("the network gave values that are no numbers; its weights are damaged")
         restyled: Float32 = np.ascontiguousarray(out.permute(0, 2, 3, 1).cpu().numpy())
@@ -59,7 +77,10 @@ class NetworkWindows(WindowMap):
 
 def to_tensor(images: RGB8) -> Tensor:
     """(N, H, W, 3) uint8 as (N, 3, H, W) floats in 0..1, in channels-last memory."""
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    pixels = torch.from_numpy(
+        images if images.flags.writeable else images.copy()
+    )  # torch warns of what it may not write
+    return pixels.permute(0, 3, 1, 2).float() / 255
 
 
 def choose_device(name: str = "auto") -> torch.device:

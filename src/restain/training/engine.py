@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from restain.errors import InputError, MissingExtraError
-from restain.networks.hardware import has_bfloat16
+from restain.networks.inference import has_bfloat16
 from restain.systems.frozen import unwrapped
 from restain.training.settings import TrainingSettings
 
