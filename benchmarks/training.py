@@ -26,8 +26,8 @@ from restain.systems import SYSTEMS
 from restain.systems.engine import PlainEngine
 from restain.training.data import TrainingData
 from restain.training.engine import AccelerateEngine, make_accelerator
-from restain.training.loop import to_floats
 from restain.training.settings import make_recipe
+from restain.training.validation import to_floats
 
 SIZES = {
     "staingan": {"channels": 24, "blocks": 4, "discriminator_channels": 32, "crop": 128, "batch_size": 1},
