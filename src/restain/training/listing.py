@@ -284,8 +284,9 @@ def _split(settings: DataSettings, listing: Listing) -> None:
         held = [picture.group in chosen for picture in lists[role]]
         listing.validation[role] = [picture for picture, kept in zip(lists[role], held, strict=True) if kept]
         lists[role] = [picture for picture, kept in zip(lists[role], held, strict=True) if not kept]
-    for role, pictures in listing.validation.items():
-        same = listing.validation["source"] if settings.pairs else pictures  # pairs stay side by side
+    unordered = dict(listing.validation)
+    for role, pictures in unordered.items():
+        same = unordered["source"] if settings.pairs else pictures  # pairs stay side by side
         order = stable_order([f"{picture.name} {picture.location}" for picture in same], settings.seed)
         listing.validation[role] = [pictures[i] for i in order]
 
