@@ -81,8 +81,7 @@ class WinogradConv2d(nn.Module):
         self.register_buffer("weight", wide.to(weight.dtype).contiguous())
         self.register_buffer("bias", None if convolution.bias is None else convolution.bias.detach().clone())
         for name, matrix in (("input", _INPUT), ("output", _OUTPUT)):
-            one = torch.tensor(matrix, dtype=weight.dtype, device=weight.device)
-            self.register_buffer(name, torch.kron(one, one))
+            self.register_buffer(name, torch.tensor(matrix, dtype=weight.dtype, device=weight.device))
 
     def forward(self, maps: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C', H', W'), as the convolution does; the result's channels come last in memory."""
@@ -110,11 +109,18 @@ class WinogradConv2d(nn.Module):
     def _products(self, block: Tensor) -> Tensor:
         """(6, 6, rows, columns, C) to (4, 4, rows, columns, C')."""
         _, _, rows, columns, channels = block.shape
-        transformed = torch.mm(self.input, block.reshape(36, -1))
+        transformed = _both_ways(self.input, block.reshape(6, 6, -1))
         products = torch.bmm(transformed.view(36, rows * columns, channels), self.weight)
         if self.bias is not None:
             products[_CONSTANT] += self.bias
-        return torch.mm(self.output, products.view(36, -1)).view(4, 4, rows, columns, -1)
+        return _both_ways(self.output, products.view(6, 6, -1)).view(4, 4, rows, columns, -1)
+
+
+def _both_ways(matrix: Tensor, tiles: Tensor) -> Tensor:
+    """matrix · tile · matrixᵀ for each of n tiles: (m, 6) and (6, 6, n) to (m, m, n)."""
+    size, numbers = len(matrix), tiles.shape[2]
+    down = torch.mm(matrix, tiles.reshape(6, -1)).view(size, 6, numbers)
+    return torch.bmm(matrix.expand(size, size, 6), down)
 
 
 def use_winograd(network: nn.Module) -> int:
