@@ -42,12 +42,17 @@ def make_system(path: Path, kind: str, arrays: Mapping[str, NDArray[Any]], facts
             system = SYSTEMS[name](**facts["settings"], trainable=False)
         weights = {key.removeprefix(PREFIX): value for key, value in arrays.items() if key.startswith(PREFIX)}
         wanted = system.generator.state_dict()
+        if different := sorted(weights.keys() ^ wanted.keys()):
+            raise ValueError(f"{different[0]} is {'missing' if different[0] in wanted else 'not of this network'}")
+        if misshapen := [key for key, value in weights.items() if value.shape != tuple(wanted[key].shape)]:
+            key = misshapen[0]
+            raise ValueError(f"{key} is {weights[key].shape}; this network has {tuple(wanted[key].shape)}")
         if wrong := [
             key for key, value in weights.items() if value.dtype != np.float32 or not np.isfinite(value).all()
         ]:
             raise ValueError(f"{wrong[0]} is not float32, or not finite")
         tensors = {key: torch.from_numpy(value) for key, value in weights.items()}
-        typed = {key: value.to(wanted[key].dtype) if key in wanted else value for key, value in tensors.items()}
+        typed = {key: value.to(wanted[key].dtype) for key, value in tensors.items()}
         system.generator.load_state_dict(typed, assign=True)
         rest = {key: value for key, value in arrays.items() if not key.startswith(PREFIX)}
         system.reference_ = _from_arrays(system.appearance_type, rest, facts["reference"])

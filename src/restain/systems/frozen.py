@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 
@@ -18,8 +18,7 @@ def frozen(network: nn.Module) -> Iterator[nn.Module]:
     """
     bare = unwrapped(network)
     learning = [parameter for parameter in bare.parameters() if parameter.requires_grad]
-    norms = [module for module in bare.modules() if isinstance(module, _NormBase) and module.training]
-    tracking = [module for module in norms if module.track_running_stats]
+    tracking = [module for module in bare.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     for parameter in learning:
         parameter.requires_grad_(False)
     for module in tracking:
