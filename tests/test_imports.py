@@ -132,6 +132,7 @@ ALLOWED = {
 UPWARD = {
     ("color.colormap", "networks"),  # ColorMap.to_torch: a convenience; torch is imported when it is called
     ("color.histogram", "slides"),  # ColorHistogram.from_slide: a convenience whose work is done in slides
+    ("systems.base", "references"),  # System.estimate: tiles are sampled where slides are known
     ("methods.base", "references"),  # Normalizer.fit: a path or a profile's name is resolved where slides are known
 }
 """Imports against the direction; they may stand only inside a function, or where types are checked and nothing runs."""

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from restain.color.histogram import ColorHistogram
+from restain.color.images import RGB8
 from restain.errors import InputError
 from restain.profiles import load_profile, profile_names
 from restain.slides.batch import SLIDE_PIXELS, is_image
 from restain.slides.image_reader import ImageSlide
 from restain.slides.reader import open_slide
-from restain.slides.sample import sample_slide
+from restain.slides.sample import sample_slide, sample_tiles_of
 
 
 def read_reference(reference: Any) -> ColorHistogram:
@@ -33,6 +34,19 @@ def read_reference(reference: Any) -> ColorHistogram:
         return _one(reference)
     merged = ColorHistogram.merged(_one(item) for item in reference)
     return replace(merged, provenance=_summary(merged.provenance))
+
+
+def sample_statistics_tiles(source: str | os.PathLike[str], count: int, side: int) -> list[RGB8]:
+    """Tiles of the tissue of a slide, or of all files of a folder or pattern: at most `count`, (side, side, 3) uint8.
+
+    None of one image that is hardly larger than a tile: it is a tile, and has its own statistics.
+    """
+    files = [file for file in find_files(source) if is_image(file)]
+    if len(files) == 1:
+        with open_slide(files[0]) as slide:
+            if not slide.pyramidal and max(slide.dimensions) <= 2 * side:
+                return []
+    return sample_tiles_of(files, count, side) if files else []
 
 
 def find_files(pattern: str | os.PathLike[str]) -> list[Path]:

@@ -192,6 +192,11 @@ class System(Normalizer):
             source: as for `Normalizer.estimate`.
             tiles: square tiles of tissue, (side, side, 3) uint8; None or empty to take every window's own statistics.
         """
+        if tiles is None and isinstance(source, (str, os.PathLike)):
+            # Paths are resolved above this room, where slides are known.
+            from restain.references import sample_statistics_tiles
+
+            tiles = sample_statistics_tiles(source, self.statistics_tiles, self.statistics_side)
         appearance = super().estimate(source)
         assert isinstance(appearance, NetworkAppearance)
         appearance = replace(appearance, statistics=self.own_statistics, norm_statistics=None)

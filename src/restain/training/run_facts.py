@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-import restain
+from restain import __version__
 from restain.errors import InputError
 
 HEADER = "# Every setting of this training run, resolved. It is a recipe: it can be given back to train again."
@@ -69,7 +69,7 @@ def environment() -> dict[str, Any]:
     """Versions and machine in plain values."""
     from importlib import metadata
 
-    versions = {"restain": restain.__version__, "python": platform.python_version(), "torch": torch.__version__}
+    versions = {"restain": __version__, "python": platform.python_version(), "torch": torch.__version__}
     versions["numpy"] = np.__version__
     for name in ("accelerate", "safetensors", "pillow"):
         try:
