@@ -45,7 +45,7 @@ def load_with(path: str | os.PathLike[str], background: Background | None) -> No
     """`load`, with another background than it was saved with; None for its own.
 
     Raises:
-        InputError: a method would have to be fitted anew for it.
+        InputError: there is no such background, or a method would have to be fitted anew for it.
     """
     normalizer = load(path)
     if background is None or background == normalizer.background:
@@ -53,6 +53,7 @@ def load_with(path: str | os.PathLike[str], background: Background | None) -> No
     if normalizer.background == "none" or (background == "none" and not normalizer.fixed):
         raise InputError(f"background 'none' changes what is learned; {path} has to be made anew for another one")
     normalizer.background = background
+    normalizer._check_settings()
     if background == "none":  # a map given beforehand needs nothing to be the bare map
         assert normalizer.reference_ is not None
         normalizer.reference_ = replace(normalizer.reference_, white_point=np.full(3, 255.0), white_origin="assumed")

@@ -77,9 +77,8 @@ class NetworkWindows(WindowMap):
 
 def to_tensor(images: RGB8) -> Tensor:
     """(N, H, W, 3) uint8 as (N, 3, H, W) floats in 0..1, in channels-last memory."""
-    pixels = torch.from_numpy(
-        images if images.flags.writeable else images.copy()
-    )  # torch warns of what it may not write
+    # PyTorch warns of arrays that it may not write.
+    pixels = torch.from_numpy(images if images.flags.writeable else images.copy())
     return pixels.permute(0, 3, 1, 2).float() / 255
 
 
