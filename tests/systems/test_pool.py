@@ -76,6 +76,11 @@ def test_nothing_is_shared_with_the_images_given() -> None:
     assert not pool.images[0].requires_grad
     fake.detach().fill_(9)
     assert int(pool.images[0][0, 0, 0]) == 2
+    while int(pool.images[0][0, 0, 0]) == 2:  # nor when it takes a stored one's place
+        fake = numbered(3)
+        pool.query(fake)
+    fake.fill_(9)
+    assert int(pool.images[0][0, 0, 0]) == 3
 
 
 def test_going_on_from_a_state_gives_what_would_have_come() -> None:

@@ -10,8 +10,10 @@ torch = pytest.importorskip("torch")
 from torch import Tensor, nn  # noqa: E402  (after the skip)
 
 from restain.errors import InputError  # noqa: E402
+from restain.phantom import Phantom  # noqa: E402
 from restain.systems.deployed import to_gray  # noqa: E402
 from restain.systems.engine import PlainEngine  # noqa: E402
+from restain.systems.onnx import exportable  # noqa: E402
 from restain.systems.stst import STST, SeededDropout, STSTConfig  # noqa: E402
 
 from .reference import Adam, Watch, same, weights_of  # noqa: E402
@@ -230,6 +232,20 @@ def test_stochastic_can_be_had_again() -> None:
     np.testing.assert_array_equal(bare(inference="stochastic", inference_seed=1).transform(image), once)
     for other in (bare(inference="stochastic", inference_seed=2), bare()):
         assert np.abs(other.transform(image).astype(int) - once).max() > 5
+
+
+def test_stochastic_in_windows(phantom: Phantom) -> None:
+    image = np.concatenate([phantom.image, phantom.image], axis=1)  # larger than a window
+    once = bare(inference="stochastic").transform(image)
+    np.testing.assert_array_equal(bare(inference="stochastic").transform(image), once)
+    assert np.abs(once.astype(int) - bare().transform(image)).max() > 5
+
+
+def test_stochastic_is_not_exported() -> None:
+    with pytest.raises(InputError, match="stst draws random numbers here"):
+        exportable(bare(inference="stochastic"))
+    for mode in ("instance", "eval"):
+        assert exportable(bare(inference=mode))[1] == 256
 
 
 def test_stochastic_drops_the_same_of_every_image() -> None:

@@ -25,6 +25,7 @@ from restain.methods.base import Appearance, Normalizer
 from restain.methods.stainnet import StainNet
 from restain.systems.base import System
 from restain.systems.deployed import Deployed
+from restain.systems.stst import SeededDropout
 
 OPSET = 20
 """Of the operators in the file; runtimes since 2023 know it."""
@@ -84,13 +85,17 @@ def exportable(normalizer: Normalizer, appearance: Appearance | None = None) -> 
         appearance: of a slide, whose norm statistics are then part of it; None for each image's own.
 
     Raises:
-        InputError: it is no network.
+        InputError: it is no network, or one that draws random numbers.
     """
     reference = normalizer._fitted()
     if isinstance(normalizer, System):
         if appearance is None:
             appearance = normalizer.appearance_type(reference.white_point, reference.white_origin, 0.0)
         network, multiple = normalizer.inference_network(appearance), normalizer.multiple
+        if any(isinstance(module, SeededDropout) for module in network.modules()):
+            raise InputError(
+                f"{normalizer.name} draws random numbers here, which a file cannot; set its inference to instance"
+            )
     elif isinstance(normalizer, StainNet):
         network, multiple = _pixel_network(normalizer), 1
     else:
@@ -155,7 +160,7 @@ def export_onnx(
         "settings": normalizer.settings(brief=True),
         "provenance": dict(normalizer.provenance_),
         "multiple": multiple,
-        "norm_statistics": getattr(appearance, "statistics", "image"),
+        "norm_statistics": getattr(appearance, "statistics", getattr(normalizer, "own_statistics", "none")),
     }
     program.model.metadata_props["restain"] = json.dumps(facts)
     with files.atomic_output(path, overwrite=overwrite) as temporary:
