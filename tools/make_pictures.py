@@ -17,6 +17,7 @@ from PIL import Image
 
 import restain
 import restain.errors
+from restain.color.regression import regress_lattice
 from restain.slides.reader import open_slide
 
 TISSUE = (
@@ -97,6 +98,14 @@ def imitation(teacher: restain.Normalizer, histograms: list[restain.ColorHistogr
     return {name: array.detach().double().numpy() for name, array in arrays.items()}
 
 
+def fitted_lattice(teacher: restain.Normalizer, histograms: list[restain.ColorHistogram]) -> dict:
+    """The table of a lattice fitted to what a normalizer does to these colours, each tissue's weighing the same."""
+    sources = np.concatenate([h.colors for h in histograms])
+    wanted = np.concatenate([teacher.map_colors(h.colors, teacher.estimate(h)) for h in histograms])
+    counts = [h.counts * (1e6 / h.pixels) for h in histograms]
+    return {"levels": regress_lattice(sources, wanted, np.concatenate(counts))}
+
+
 def scans(data: Path) -> Image.Image:
     """One column a scanner; each scan's densest square, since they are not registered."""
     paths = sorted((data / SCANS).glob("*.tif"))
@@ -128,8 +137,13 @@ def main() -> None:
     macenko = restain.Macenko().fit("he")
     two_rows(normalized(macenko, sources)).save(arguments.output / "before-after.jpg", quality=85)
     (arguments.output / "methods").mkdir(exist_ok=True)
+    histograms = [histogram for _, histogram in sources[:3]]
+    given = {
+        "stainnet": lambda: {"weights": imitation(macenko, histograms)},
+        "lattice": lambda: {"table": fitted_lattice(macenko, histograms)},
+    }
     for name, method in restain.METHODS.items():
-        settings = {"weights": imitation(macenko, [h for _, h in sources[:3]])} if method.fixed else {}
+        settings = given[name]() if method.fixed else {}
         sheet = two_rows(normalized(method(**settings).fit("he"), sources[:3]), METHOD_SIDE)
         sheet.save(arguments.output / "methods" / f"{name}.jpg", quality=82)
     scans(arguments.data).save(arguments.output / "glass.jpg", quality=90)
