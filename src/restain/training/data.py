@@ -15,6 +15,8 @@ Every batch is full.
 import hashlib
 import json
 import os
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -160,6 +162,7 @@ class TrainingData:
                 sampler=self._requests,
                 num_workers=self._workers,
                 collate_fn=_as_it_is,
+                worker_init_fn=_hear_the_trainer,
                 prefetch_factor=2,
                 persistent_workers=True,
                 pin_memory=self._pin,
@@ -297,6 +300,21 @@ class _Requests(Sampler[Any]):
 
 def _as_it_is(batch: Any) -> Any:
     return batch
+
+
+def _hear_the_trainer(number: int) -> None:
+    """Make a decoding process deaf to a terminal's Ctrl-C and a cluster's SIGTERM, which go to every process: the one
+    that trains hears them, wants batches until its update is done, and then ends these."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_obey, args=(os.getppid(),), daemon=True).start()
+
+
+def _obey(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
 
 
 def _kinds_of(
