@@ -71,6 +71,8 @@ class System(Normalizer):
     """What a batch holds."""
     paired: ClassVar[bool] = False
     """Whether source and target of a batch must show the same tissue."""
+    accumulates: ClassVar[bool] = True
+    """Whether gradients of several batches may be added up before the optimizers step."""
     window: ClassVar[int] = 512
     """Side of the windows that slides and large images are normalized in, pixels."""
     overlap: ClassVar[int] = 64

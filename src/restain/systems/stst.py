@@ -78,6 +78,7 @@ class STST(System):
     name: ClassVar[str] = "stst"
     config_type: ClassVar[type[SystemConfig]] = STSTConfig
     domains: ClassVar[tuple[str, ...]] = ("target",)
+    accumulates: ClassVar[bool] = False  # its discriminator steps twice an update
     window: ClassVar[int] = 256
 
     def make_networks(self) -> None:

@@ -144,6 +144,8 @@ def make_recipe(values: Mapping[str, Any], where: str = "the recipe") -> Recipe:
     training = make_settings(TrainingSettings, tables["training"], f"{where}, [training]")
     data_values = {"seed": training.seed, **tables["data"]}
     data = make_settings(DataSettings, data_values, f"{where}, [data]")
+    if training.accumulate > 1 and not SYSTEMS[str(name)].accumulates:
+        raise InputError(f"{where}: {name} steps an optimizer twice an update, so accumulate must be 1")
     return Recipe(
         system=str(name),
         config=config,
