@@ -78,7 +78,7 @@ def regress_lattice(
 ) -> Floats:
     """The smooth lattice whose trilinear interpolation comes nearest to the wanted colours.
 
-    Minimises Σᵢ countᵢ·|f(sourceᵢ) − targetᵢ|² + smoothness·(sum of squared second differences of r) + ridge·Σ r²,
+    Minimises Σᵢ countᵢ·‖f(sourceᵢ) − targetᵢ‖² + smoothness·(sum of squared second differences of r) + ridge·Σ r²,
     where r = f − the affine map that fits best; both sums as in a lattice of 33 points, whatever the size.
 
     Args:
