@@ -1,6 +1,7 @@
 """Sphinx settings: `make docs` builds the pages with warnings as errors and runs the examples in them."""
 
 from importlib.metadata import version as installed_version
+from typing import Any
 
 project = "restain"
 author = "The restain developers"
@@ -42,3 +43,17 @@ _folder.cleanup()
 
 html_theme = "furo"
 html_title = f"restain {release}"
+
+
+def setup(app: Any) -> None:
+    """Called by Sphinx."""
+    app.connect("autodoc-process-docstring", _keep_colons, priority=400)  # before napoleon, which has 500
+
+
+def _keep_colons(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """In a sentence on a setting, what is before a colon is no type; napoleon takes it for one on the first line.
+
+    So the first line is made an empty comment.
+    """
+    if what == "attribute":
+        lines[:0] = ["..", ""]
