@@ -1,0 +1,128 @@
+"""A student learns what its teacher does: StainNet by training, a lattice by regression."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from restain import ColorHistogram, Macenko, load
+from restain.errors import InputError, OutputError
+from restain.evaluation.metrics.pixel_errors import psnr
+from restain.phantom import STAINS_B, Scanner, make_phantom
+from restain.systems.stainnet import StainNetStudent
+from restain.training.distill import DistillSettings, distill
+
+QUICK = {
+    "config": {"epochs": 40, "batch_size": 2, "crop": 32, "learning_rate": 0.01},
+    "data": {"samples_per_epoch": 16},
+    "training": {"validate_every": 100, "checkpoint_every": 1000, "pictures": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Phantom tissue of one lab, in files, and other tissue of it for testing."""
+    made = tmp_path_factory.mktemp("tissue")
+    for part, seeds in (("images", range(6)), ("test", (20, 21))):
+        (made / part).mkdir()
+        for seed in seeds:
+            tile = make_phantom(96, 96, seed=seed, scanner=Scanner(noise=1.0)).image
+            Image.fromarray(tile).save(made / part / f"{seed}.png")
+    return made
+
+
+@pytest.fixture(scope="module")
+def teacher() -> Macenko:
+    reference = make_phantom(
+        128, 128, seed=9, stain_matrix=STAINS_B, scanner=Scanner(white=(236.0, 231.0, 228.0))
+    ).image
+    return Macenko().fit(reference)
+
+
+def test_a_colour_map_is_learned_from_a_method(folder: Path, teacher: Macenko, tmp_path: Path) -> None:
+    settings = DistillSettings(student="colormap", tile=96, estimate="folder", validation_share=0.3)
+    result = distill(
+        teacher, [str(folder / "images")], tmp_path / "s.safetensors", settings, test=[str(folder / "test")]
+    )
+    assert result.on_test
+    assert result.judged == 2
+    assert result.psnr > 38
+    assert result.ssim > 0.98
+    assert result.unexplained == pytest.approx(0, abs=1e-9)  # with one estimate the teacher is a map of colours
+    student = load(tmp_path / "s.safetensors")
+    assert student == result.student
+    assert student.name == "lattice"
+    np.testing.assert_array_equal(student.reference_.white_point, teacher.reference_.white_point)
+    assert student.provenance_["distilled"]["teacher"] == "macenko"
+    assert [path.name for path in tmp_path.iterdir()] == ["s.safetensors"]  # the teacher's work is gone
+    # The oracle: the teacher itself, on tissue that neither has seen, estimated from the same tiles.
+    tiles = [np.asarray(Image.open(path)) for path in sorted((folder / "images").iterdir())]
+    unseen = make_phantom(96, 96, seed=50, scanner=Scanner(noise=1.0)).image
+    appearance = teacher.estimate(ColorHistogram.from_images(tiles))
+    wanted = teacher.transform(unseen, appearance)
+    assert psnr(wanted, student.transform(unseen)) > psnr(wanted, unseen) + 10
+
+
+def test_stainnet_is_learned_and_needs_no_network(folder: Path, teacher: Macenko, tmp_path: Path) -> None:
+    settings = DistillSettings(tile=96, estimate="folder", validation_share=0.3, overrides=QUICK)
+    run = tmp_path / "run"
+    result = distill(
+        teacher, [str(folder / "images")], tmp_path / "s.safetensors", settings, run=run, device="cpu", quiet=True
+    )
+    assert not result.on_test
+    assert result.psnr > 28
+    student = load(tmp_path / "s.safetensors")
+    assert student.name == "stainnet"
+    assert sum(value.size for value in student.weights.values()) == 1283
+    pairs = sorted((run / "teacher" / "training" / "source").iterdir())
+    assert {path.name for path in (run / "teacher" / "training" / "target").iterdir()} == {path.name for path in pairs}
+    assert (run / "student" / "metrics.jsonl").is_file()
+    with pytest.raises(OutputError, match="overwrite"):
+        distill(teacher, [str(folder / "images")], tmp_path / "other.safetensors", settings, run=run, quiet=True)
+
+
+def test_a_student_with_larger_kernels_is_a_network(folder: Path, teacher: Macenko, tmp_path: Path) -> None:
+    quick = {**QUICK, "training": {**QUICK["training"], "max_steps": 5, "validate_every": 5}}
+    settings = DistillSettings(tile=96, kernels=(3, 1, 1), validation_share=0.3, overrides=quick)
+    result = distill(teacher, [str(folder / "images")], tmp_path / "s.safetensors", settings, device="cpu", quiet=True)
+    assert isinstance(result.student, StainNetStudent)
+    student = load(tmp_path / "s.safetensors")
+    assert student.neighbourhood
+    assert student.config.kernels == (3, 1, 1)
+
+
+def test_selecting_on_the_test_images_is_possible_and_named(folder: Path, teacher: Macenko, tmp_path: Path) -> None:
+    quick = {**QUICK, "training": {**QUICK["training"], "max_steps": 4, "validate_every": 4}}
+    settings = DistillSettings(tile=96, select_on="test", validation_share=0.3, overrides=quick)
+    images, output = [str(folder / "images")], tmp_path / "s.safetensors"
+    with pytest.raises(InputError, match="--test"):
+        distill(teacher, images, output, settings, quiet=True)
+    run = tmp_path / "run"
+    distill(teacher, images, output, settings, test=[str(folder / "test")], run=run, device="cpu", quiet=True)
+    assert "teacher/test/source" in (run / "student" / "settings.toml").read_text()
+
+
+def test_what_cannot_be_is_refused_before_any_work(folder: Path, teacher: Macenko, tmp_path: Path) -> None:
+    images = [str(folder / "images")]
+    with pytest.raises(OutputError, match="safetensors"):
+        distill(teacher, images, tmp_path / "s.pt")
+    with pytest.raises(InputError, match="student"):
+        distill(teacher, images, tmp_path / "s.safetensors", DistillSettings(student="svm"))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="no tile is left"):
+        distill(teacher, images, tmp_path / "s.safetensors", DistillSettings(validation_share=0.0))
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_distills(folder: Path, teacher: Macenko, tmp_path: Path, run) -> None:
+    teacher.save(tmp_path / "t.safetensors")
+    arguments = ["--images", folder / "images", "--student", "colormap", "--tile", 96, "--validation-share", 0.3]
+    arguments += ["--estimate", "folder"]
+    done = run("distill", tmp_path / "t.safetensors", *arguments, "-o", tmp_path / "s.safetensors", "--json")
+    assert done.code == 0
+    assert done.json["method"] == "lattice"
+    assert done.json["psnr"] > 25
+    again = run("distill", tmp_path / "t.safetensors", *arguments, "-o", tmp_path / "s.safetensors")
+    assert again.code == 2
+    assert "overwrite" in again.err
+    assert len(again.err.splitlines()) == 1
