@@ -120,7 +120,9 @@ def assert_same(one: Any, other: Any, place: str = "") -> None:
 # ---- in processes of their own ----------------------------------------------------------------------------------
 
 CHILD = """
-import os, sys
+import multiprocessing, os, sys
+multiprocessing.current_process()._config["daemon"] = False  # it ends with the tests, and may have processes of its own
+multiprocessing.set_start_method("fork", force=True)  # of those: as in a process that nobody forked
 os.environ.update(environment)
 with open(output, "ab") as file:
     os.dup2(file.fileno(), 1)
@@ -148,7 +150,8 @@ def start(
         before: code to run before the command.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["restain.cli", "restain.cli_training", "restain.training.loop", "accelerate"])
+    heavy = ["restain.cli", "restain.cli_training", "restain.training.loop", "restain.color.kernels", "accelerate"]
+    context.set_forkserver_preload([*heavy, "torch._dynamo", "torch.distributed.fsdp"])  # optimizers import those
     # The repository's own packages are no part of the child; what it runs is sent as text.
     scope = {
         "environment": {"OMP_NUM_THREADS": "1", **(environment or {})},

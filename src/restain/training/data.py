@@ -14,6 +14,7 @@ Every batch is full.
 
 import hashlib
 import json
+import multiprocessing
 import os
 import signal
 import threading
@@ -306,13 +307,14 @@ def _hear_the_trainer(number: int) -> None:
     """Make a decoding process deaf to a terminal's Ctrl-C and a cluster's SIGTERM, which go to every process: the one
     that trains hears them, wants batches until its update is done, and then ends these."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):
+    trainer = multiprocessing.parent_process()
+    if hasattr(signal, "sigwaitinfo") and trainer is not None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_obey, args=(os.getppid(),), daemon=True).start()
+        threading.Thread(target=_obey, args=(trainer.pid,), daemon=True).start()
 
 
-def _obey(parent: int) -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+def _obey(trainer: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != trainer:
         pass
     os._exit(0)
 

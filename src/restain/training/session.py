@@ -172,7 +172,7 @@ class Session:
 
     def _validate(self, progress: TrainingProgress) -> None:
         """A sheet of pictures, and the validation loss; better weights than ever become the normalizer."""
-        self.tally.look()  # a run that has died is not judged, and its weights replace none
+        self._check()  # a run that has died is not judged, and its weights replace none
         if not self.main:
             return
         self._set_training(False)
@@ -199,7 +199,7 @@ class Session:
         self.accelerator.wait_for_everyone()
         self._add_time()
         path = self.run.checkpoints / f"step-{self.step:08d}.safetensors"
-        self._check_weights()
+        self._check()
         state = training_state(self)  # with the other processes' random numbers, so all of them take part
         if self.main:
             if log is not None:
@@ -219,9 +219,6 @@ class Session:
             self.health.checkpoint = found.path
 
     def _save_normalizer(self) -> None:
-        check_parameters(
-            {"generator": unwrapped(self.system.generator)}, step=self.step, checkpoint=self.health.checkpoint
-        )
         self._finish_system()
         self.system.normalizer().save(self.run.normalizer, overwrite=True)
 
@@ -239,7 +236,9 @@ class Session:
 
     # ---- small parts ----------------------------------------------------------------------------------------------
 
-    def _check_weights(self) -> None:
+    def _check(self) -> None:
+        """See that all losses and all weights are finite, and the networks alive."""
+        self.tally.look()
         networks = {name: unwrapped(network) for name, network in self.system.networks().items()}
         check_parameters(networks, self.system.optimizers, step=self.step, checkpoint=self.health.checkpoint)
 
