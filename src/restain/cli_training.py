@@ -1,6 +1,8 @@
 """The commands of training: one short function each. Nothing heavy is imported before a command needs it."""
 
+import importlib.util
 import json
+import math
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -24,6 +26,7 @@ def train(
     pairs: str | None = None,
     validation_source: tuple[str, ...] = (),
     validation_target: tuple[str, ...] = (),
+    validation_pairs: str | None = None,
     output: Annotated[Path, Parameter(name=["--output", "-o"])],
     recipe: str | None = None,
     set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
@@ -58,6 +61,8 @@ def train(
         Images kept for validation, instead of a tenth of the source.
     validation_target: tuple[str, ...]
         The same for the target.
+    validation_pairs: str
+        The same for pairs.
     output: Path
         The run's folder: settings, log, pictures, checkpoints, and the trained normalizer.
     recipe: str
@@ -73,7 +78,7 @@ def train(
     learning_rate: float
         Of every network, at the beginning.
     max_steps: int
-        Updates after which training ends though epochs are left.
+        Batches after which training ends though epochs are left.
     seed: int
         Of weights, order, crops and dropout.
     workers: int
@@ -103,6 +108,7 @@ def train(
             "pairs": pairs,
             "validation_source": list(validation_source) or None,
             "validation_target": list(validation_target) or None,
+            "validation_pairs": validation_pairs,
             "workers": workers,
             "seed": seed,
         },
@@ -115,13 +121,13 @@ def train(
         },
     }
     values = _without_none(given)
-    _need_training("training")
+    _need("train", "training", "torch", "accelerate")
     from restain.training.loop import train as run
     from restain.training.progress import duration
 
-    if resume and (values or recipe or set_):
-        raise InputError("--resume goes on with the run's own settings; leave out the others")
-    resolved = _resumed(output) if resume else _resolved(values, recipe, set_)
+    if resume and overwrite:
+        raise InputError("--resume goes on with the run that --overwrite would remove; give one of them")
+    resolved = _resumed(output, values, recipe, set_) if resume else _resolved(values, recipe, set_)
     result = run(resolved, output, resume=resume, overwrite=overwrite, device=device)
     if result.main:
         best = "" if result.validation_loss is None else f", best validation loss {result.validation_loss:.5f}"
@@ -138,7 +144,7 @@ def distill(
     images: tuple[str, ...],
     output: Annotated[Path, Parameter(name=["--output", "-o"])],
     student: Literal["stainnet", "colormap"] = "stainnet",
-    kernels: str = "1,1,1",
+    kernels: str | None = None,
     recipe: str = "stainnet-small",
     set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
     test: tuple[str, ...] = (),
@@ -148,6 +154,9 @@ def distill(
     tiles: int = 0,
     lattice: int = 33,
     validation_share: float = 0.1,
+    group_pattern: str = "",
+    background: Background | None = None,
+    training_data_license: str | None = None,
     run: Path | None = None,
     seed: int = 0,
     device: Literal["auto", "cpu", "cuda"] = "auto",
@@ -167,7 +176,8 @@ def distill(
     student: str
         The network StainNet, or a colormap fitted to the colours, without training.
     kernels: str
-        Of StainNet's convolutions: 1,1,1 is a colour map; with 3s, as in 3,1,1, it sees neighbours.
+        Of StainNet's convolutions, instead of the recipe's: 1,1,1 is a colour map; with 3s, as in 3,1,1, it sees
+        neighbours.
     recipe: str
         Of StainNet's training: stainnet-small takes minutes, stainnet is the paper's.
     set_: tuple[str, ...]
@@ -186,6 +196,12 @@ def distill(
         Points along each side of a colormap's lattice.
     validation_share: float
         Share of the images that the student is not trained on.
+    group_pattern: str
+        Regular expression whose first group, in a file's path, names its slide or patient: none is on both sides.
+    background: str
+        What becomes of glass, for the teacher and the student; the teacher's by default.
+    training_data_license: str
+        Licence of the images, to be kept with the student; the teacher's by default.
     run: Path
         A folder that keeps the teacher's work and the student's training; they are removed by default.
     seed: int
@@ -197,14 +213,15 @@ def distill(
     overwrite: bool
         Replace an existing student.
     """
-    _need_training("distilling")
-    from restain.saved import load
+    _need("train", "distilling", "torch", *(["accelerate"] if student == "stainnet" else []))
+    from restain.saved import load_with
+    from restain.terminal import file_progress
     from restain.training.distill import DistillSettings
     from restain.training.distill import distill as make
     from restain.training.settings import parse_overrides
 
     try:
-        sides = tuple(int(kernel) for kernel in kernels.split(","))
+        sides = None if kernels is None else tuple(int(kernel) for kernel in kernels.split(","))
     except ValueError:
         raise InputError(f"got --kernels {kernels}; wanted sides such as 1,1,1") from None
     settings = DistillSettings(
@@ -217,16 +234,29 @@ def distill(
         estimate=estimate,
         validation_share=validation_share,
         select_on=select_on,
+        group_pattern=group_pattern,
+        training_data_license=training_data_license,
         lattice=lattice,
         seed=seed,
     )
-    result = make(
-        load(teacher), images, output, settings, test=test, run=run, device=device, overwrite=overwrite, quiet=json_
-    )
+    fitted = load_with(teacher, background)
+    with file_progress(0, "the teacher's work") as progress:
+        result = make(
+            fitted,
+            images,
+            output,
+            settings,
+            test=test,
+            run=run,
+            device=device,
+            overwrite=overwrite,
+            quiet=json_,
+            progress=progress,
+        )
     facts = {
         "output": str(output),
         "method": result.student.name,
-        "psnr": round(result.psnr, 3),
+        "psnr": round(result.psnr, 3) if math.isfinite(result.psnr) else None,  # None: the very same pixels
         "ssim": round(result.ssim, 5),
         "tiles": result.judged,
         "judged_on": "test" if result.on_test else "validation",
@@ -268,7 +298,7 @@ def export(
     overwrite: bool
         Replace an existing file.
     """
-    _need_training("exporting")
+    _need("export", "exporting", "torch", "onnx", "onnxscript")
     from restain.saved import load_with
     from restain.systems.onnx import export_onnx
 
@@ -299,19 +329,36 @@ def _resolved(values: dict[str, Any], recipe: str | None, assignments: tuple[str
     return make_recipe(layers, recipe or "the command line")
 
 
-def _resumed(output: Path) -> "Recipe":
+def _resumed(output: Path, values: dict[str, Any], recipe: str | None, assignments: tuple[str, ...]) -> "Recipe":
+    """The run's own recipe. Settings may be repeated, as in the command that started it, but not changed."""
     from restain.training.run_folder import RunFolder
-    from restain.training.settings import make_recipe
+    from restain.training.settings import make_recipe, merged, parse_overrides, read_recipe
 
-    return make_recipe(RunFolder.open(output, lock=False).settings, str(output / "settings.toml"))
+    where = str(output / "settings.toml")
+    settings = RunFolder.open(output, lock=False).settings
+    own = make_recipe(settings, where)
+    given = merged(settings, read_recipe(recipe) if recipe else {}, values, parse_overrides(assignments))
+    asked = make_recipe(given, where).plain() if given["system"] == own.system else {"system": given["system"]}
+    changed = [name for name, value in _flat(asked).items() if value != _flat(own.plain())[name]]
+    if changed:
+        names = ", ".join(changed)
+        raise InputError(f"--resume goes on with the run's own settings; leave out the others ({names}), or start anew")
+    return own
 
 
-def _need_training(what: str) -> None:
-    try:
-        import accelerate  # noqa: F401
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError(f"{what} needs more ({error}); install it: pip install 'restain[train]'") from None
+def _flat(values: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """Nested values by their full names."""
+    result: dict[str, Any] = {}
+    for name, value in values.items():
+        result |= _flat(value, f"{before}{name}.") if isinstance(value, dict) else {before + name: value}
+    return result
+
+
+def _need(extra: str, what: str, *modules: str) -> None:
+    """Raise `MissingExtraError` where one of the modules is not installed."""
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            raise MissingExtraError(f"{what} needs {module}; install it: pip install 'restain[{extra}]'")
 
 
 def _without_none(values: dict[str, Any]) -> dict[str, Any]:

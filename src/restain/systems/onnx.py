@@ -1,7 +1,7 @@
 """Trained networks as ONNX, with what comes before and after them: 8-bit images in, 8-bit images out.
 
 The graph's inputs are `image`, uint8 (N, H, W, 3), and, where glass is taken care of, `white`, float32 (3,): the
-slide's white point in levels, as `restain info` prints it. The output is `normalized`, uint8 of the image's shape. H
+slide's white point in levels, which `estimate` measures. The output is `normalized`, uint8 of the image's shape. H
 and W are multiples of the network's own number, which is in the file's metadata beside what else is known of it.
 """
 

@@ -38,7 +38,7 @@ class StainNetConfig(SystemConfig):
     """To 0, stepped each epoch."""
 
     learning_rate: float = 0.01
-    """Of SGD; Adam wants a tenth."""
+    """Of SGD; Adam wants less."""
 
     batch_size: int = 10
     """Pairs an update."""

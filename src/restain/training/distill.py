@@ -7,7 +7,7 @@ or method, and the student may also be a lattice that is fitted to the pairs' co
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,8 +33,8 @@ from restain.training.settings import make_recipe, merged, read_recipe
 from restain.training.tiles import Picture, Shelf
 
 Student = Literal["stainnet", "colormap"]
-Progress = Callable[[str, int, int], None]
-"""Called with what is done ("teacher", "student"), how many of it, and of how many."""
+Progress = Callable[[int, int, Path], None]
+"""Called with how many tiles the teacher has normalized, of how many, and the file of the latest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +44,9 @@ class DistillSettings:
     student: Student = "stainnet"
     """"stainnet", the trained network, or "colormap", a lattice fitted to the pairs' colours."""
 
-    kernels: tuple[int, ...] = (1, 1, 1)
-    """Of StainNet: 1×1 convolutions alone make a colour map; with 3×3 ones (Table 4) it is a network."""
+    kernels: tuple[int, ...] | None = None
+    """Of StainNet: 1×1 convolutions alone make a colour map; with 3×3 ones (Table 4) it is a network. None for the
+    recipe's."""
 
     recipe: str = "stainnet-small"
     """Of StainNet's training: "stainnet" for the paper's 300 epochs of SGD."""
@@ -68,6 +69,12 @@ class DistillSettings:
     select_on: Literal["validation", "test"] = "validation"
     """"test" chooses the student's weights on the test tiles, as the paper's code does: a leak, for parity alone."""
 
+    group_pattern: str = ""
+    """Regular expression whose first group, in a file's path, names its slide or patient: none is on both sides."""
+
+    training_data_license: str | None = None
+    """Licence of the images, to be kept with the student; None for what the teacher says of its own."""
+
     lattice: int = 33
     """Points along each side of the lattice of "colormap"."""
 
@@ -81,7 +88,8 @@ class DistillResult:
 
     Attributes:
         student: fitted, and saved.
-        psnr: mean over the tiles judged on, student against teacher, dB.
+        psnr: mean over the tiles judged on, student against teacher, dB; without those that are the same to the last
+            level, and infinite where all are.
         ssim: the same, mean over channels.
         judged: how many tiles; on_test whether they are test tiles, and no validation tiles.
         unexplained: share of the variance of the teacher's outputs that no map of colours could give (by tissue, not
@@ -141,11 +149,15 @@ def distill(
             student, unexplained = _train_stainnet(teacher, work, folder / "student", settings, device, quiet), None
         provenance: dict[str, Any] = {"teacher": teacher.name, "teacher_settings": teacher.settings(brief=True)}
         provenance |= {"teacher_provenance": dict(teacher.provenance_), "tiles": len(work.training)}
+        provenance["training_data_license"] = _license(teacher, settings)
         student.provenance_ = {**student.provenance_, "distilled": provenance}
         scores = [_judge(student, pair) for pair in judged]
     student.save(output, overwrite=overwrite)
-    mean = np.mean(scores, axis=0)
-    return DistillResult(student, float(mean[0]), float(mean[1]), len(judged), bool(work.test), unexplained)
+    # A tile that is the same to the last level has no finite PSNR, and would hide all others.
+    finite = [value for value, _ in scores if np.isfinite(value)]
+    decibels = float(np.mean(finite)) if finite else float("inf")
+    similar = float(np.mean([value for _, value in scores]))
+    return DistillResult(student, decibels, similar, len(judged), bool(work.test), unexplained)
 
 
 # ---- the teacher's work ---------------------------------------------------------------------------------------------
@@ -174,7 +186,14 @@ def _teach(
     progress: Progress | None,
 ) -> _Work:
     """Let the teacher normalize every tile, and write the pairs as PNG."""
-    common = DataSettings(crop=settings.tile, batch=1, workers=0, seed=settings.seed, source=tuple(images))
+    common = DataSettings(
+        source=tuple(images),
+        crop=settings.tile,
+        batch=1,
+        workers=0,
+        seed=settings.seed,
+        group_pattern=settings.group_pattern,
+    )
     with ExitStack() as stack:
         share = settings.validation_share
         data = stack.enter_context(TrainingData(replace(common, validation_share=share)))
@@ -183,7 +202,8 @@ def _teach(
             tested = stack.enter_context(TrainingData(replace(common, source=tuple(test), validation_share=0.0)))
             parts["test"] = tested.training["source"]
         places = {part: _places(pictures, settings) for part, pictures in parts.items()}
-        if not places["validation"] and not test:
+        trained = settings.student == "stainnet" and settings.select_on == "validation"
+        if not places["validation"] and (trained or not test):
             raise InputError("no tile is left to judge the student on; give more images or a larger validation share")
         shelf = Shelf()
         stack.callback(shelf.close)
@@ -201,7 +221,7 @@ def _teach(
                 getattr(work, part).append((pair[0], pair[1]))
                 done += 1
                 if progress is not None:
-                    progress("teacher", done, total)
+                    progress(done, total, picture.path)
     return work
 
 
@@ -251,18 +271,32 @@ def _train_stainnet(
     for prefix, pair in folders.items():
         data |= {f"{prefix}source": [str(pair[0].parent)], f"{prefix}target": [str(pair[1].parent)]}
         data[f"{prefix}pairs"] = "names"
-    values = {
+    values: dict[str, Any] = {
         "system": "stainnet",
         "background": teacher.background,
-        "config": {"kernels": list(settings.kernels)},
         "data": data,
-        "training": {"seed": settings.seed, "select": "best"},
+        "training": {
+            "seed": settings.seed,
+            "select": "best",
+            "training_data_license": _license(teacher, settings),
+        },
     }
+    if settings.kernels is not None:
+        values["config"] = {"kernels": list(settings.kernels)}
     recipe = make_recipe(merged(read_recipe(settings.recipe), values, settings.overrides or {}), settings.recipe)
     result = train(recipe, run, device=device, quiet=quiet)
     student = load(result.normalizer)
     _take_glass(student, teacher)
     return student
+
+
+def _license(teacher: Normalizer, settings: DistillSettings) -> str:
+    """The licence of what the student has seen."""
+    if settings.training_data_license is not None:
+        return settings.training_data_license
+    facts = [teacher.provenance_.get(key) for key in ("training", "weights", "distilled")]
+    known = [fact.get("training_data_license") for fact in facts if isinstance(fact, Mapping)]
+    return next((str(licence) for licence in known if licence), "unknown")
 
 
 def _take_glass(student: Normalizer, teacher: Normalizer) -> None:
