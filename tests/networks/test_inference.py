@@ -74,6 +74,31 @@ def test_a_batch_that_is_filled_up_changes_no_own_norms() -> None:
         torch.testing.assert_close(fast(network, (4, 3, 32, 32))(images(1)), network(images(1)), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("affine", [False, True])
+def test_each_image_s_own_norm_keeps_the_channels_last(affine: bool) -> None:
+    """Against the formula, on maps of unlike contrasts; what comes next is given the layout that it wants."""
+    layer = nn.InstanceNorm2d(3, eps=1e-3, affine=affine)
+    if affine:
+        nn.init.uniform_(layer.weight, 1, 2)
+        nn.init.uniform_(layer.bias, 1, 2)
+    layouts: list[bool] = []
+    look = nn.Identity()
+    network = nn.Sequential(layer, look, nn.Conv2d(3, 3, 1))
+    nn.init.dirac_(network[2].weight)
+    nn.init.zeros_(network[2].bias)
+    ready = fast(network, (2, 3, 32, 32))
+    hook = lambda _, inputs: layouts.append(inputs[0].is_contiguous(memory_format=torch.channels_last))  # noqa: E731
+    ready.network[1].register_forward_pre_hook(hook)
+    batch = images(3) * torch.tensor([0.3, 1, 5]).view(3, 1, 1, 1) + 2
+    wide = batch.double()
+    centred = wide - wide.mean(dim=(2, 3), keepdim=True)
+    wanted = centred / (centred.square().mean(dim=(2, 3), keepdim=True) + 1e-3).sqrt()
+    if affine:
+        wanted = wanted * layer.weight.detach().view(3, 1, 1) + layer.bias.detach().view(3, 1, 1)
+    torch.testing.assert_close(ready(batch), wanted.float(), rtol=1e-4, atol=1e-4)
+    assert layouts == [True, True]
+
+
 def test_winograd_is_used_where_it_suits() -> None:
     wide = fast(generator(32), (1, 3, 32, 32), samples=images(2))
     assert wide.description == "cpu, float32, 4 convolutions by Winograd's method"
