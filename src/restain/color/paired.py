@@ -153,5 +153,9 @@ class PairedColors:
     ) -> "PairedColors":
         if not len(codes):
             return cls()
-        starts = np.flatnonzero(np.r_[True, codes[1:] != codes[:-1]])
-        return cls(codes[starts], *(np.add.reduceat(array, starts, axis=0) for array in (counts, sums, squares)))
+        ends = np.flatnonzero(np.r_[codes[1:] != codes[:-1], True])
+        # Differences of running sums: exact in whole numbers, and far faster than `np.add.reduceat` on rows of three.
+        counts, sums, squares = (
+            np.diff(np.cumsum(array, axis=0)[ends], axis=0, prepend=0) for array in (counts, sums, squares)
+        )
+        return cls(codes[ends], counts, sums, squares)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from restain.color.paired import PairedColors
-from restain.color.trilinear import corner_steps, corner_weights, grid_colors, interpolate
+from restain.color.trilinear import corner_steps, corner_weights, grid_colors
 from restain.errors import InputError
 
 __all__ = ["FitQuality", "LatticeFit", "PairedColors", "assess_lattice", "fit_lattice", "regress_lattice"]
@@ -115,14 +115,16 @@ def regress_lattice(
 
 def assess_lattice(levels: Floats, pairs: PairedColors) -> FitQuality:
     """How near a lattice (size, size, size, 3), clipped to 0..255, comes to pairs, which it need not be fitted to."""
+    from restain.color import kernels
+
     values = 3.0 * pairs.pixels
     if not values:
         raise InputError("got no pairs of colours; wanted at least one pixel")
-    distance = 0.0
+    levels, colors, means, distance = np.ascontiguousarray(levels, np.float64), pairs.colors, pairs.means, 0.0
     for start in range(0, len(pairs), _CHUNK):
         part = np.s_[start : start + _CHUNK]
-        made = np.clip(interpolate(levels, pairs.colors[part]), 0.0, 255.0)
-        distance += float((pairs.counts[part, None] * (made - pairs.means[part]) ** 2).sum())
+        made = np.clip(kernels.trilinear(levels, colors[part].astype(np.float64)), 0.0, 255.0)
+        distance += float((pairs.counts[part, None] * (made - means[part]) ** 2).sum())
     within, total = float(pairs.within.sum()), float(pairs.total.sum())
     return FitQuality(
         colors=len(pairs),
