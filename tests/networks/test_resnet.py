@@ -8,6 +8,7 @@ from torch import Tensor, nn  # noqa: E402  (after the skip)
 from torch.nn import functional as F  # noqa: E402
 
 from restain.errors import InputError  # noqa: E402
+from restain.networks.blocks import InstanceNorm  # noqa: E402
 from restain.networks.initialization import initialize  # noqa: E402
 from restain.networks.resnet import ResnetGenerator  # noqa: E402
 
@@ -85,3 +86,18 @@ def test_norms_can_be_found() -> None:
     norms = [module for module in ResnetGenerator().modules() if isinstance(module, nn.InstanceNorm2d)]
     assert len(norms) == 1 + 2 + 18 + 2
     assert not any(norm.affine or norm.track_running_stats for norm in norms)
+
+
+@pytest.mark.parametrize("images", [1, 3])
+def test_instance_norm_is_the_same_with_channels_last(images: int) -> None:
+    """Values and gradients as PyTorch's own, and the layout is kept."""
+    generator = torch.Generator().manual_seed(0)
+    maps, weights = (torch.randn(images, 5, 8, 9, generator=generator, dtype=torch.float64) for _ in range(2))
+    plain = maps.clone().requires_grad_()
+    turned = maps.clone().to(memory_format=torch.channels_last).requires_grad_()
+    wanted, made = nn.InstanceNorm2d(5)(plain), InstanceNorm(5)(turned)
+    torch.testing.assert_close(made, wanted, rtol=1e-12, atol=1e-12)
+    assert made.is_contiguous(memory_format=torch.channels_last)
+    (wanted * weights).sum().backward()
+    (made * weights).sum().backward()
+    torch.testing.assert_close(turned.grad, plain.grad, rtol=1e-10, atol=1e-12)
