@@ -69,7 +69,7 @@ def speed(label: str, slide: Image) -> list[str]:
             (ready(to_tensor(np.ascontiguousarray(tile)[None])) * 255).round().to(torch.uint8)
 
     windows = system.pixel_map(appearance)
-    reach = 2 * (windows.side - windows.overlap) + windows.overlap // 2  # two windows each way, to their very end
+    reach = 2 * (windows.side - windows.overlap)  # two windows each way
     part = slide[:reach, :reach]
 
     def whole() -> None:
