@@ -1,5 +1,6 @@
 """Devices, precision, processes and accumulation, from 🤗 accelerate, as a system's update sees them."""
 
+import inspect
 from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -103,4 +104,6 @@ def distributed(network: nn.Module, accelerator: "Accelerator") -> nn.Module:
         return network
     devices = [accelerator.local_process_index] if accelerator.device.type == "cuda" else None
     # Running statistics stay each process's own: exchanging them in every pass would count passes, which differ.
-    return DistributedDataParallel(network, device_ids=devices, broadcast_buffers=False)
+    options = inspect.signature(DistributedDataParallel).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in options else "broadcast_buffers"  # older
+    return DistributedDataParallel(network, device_ids=devices, **{name: False})  # type: ignore[arg-type]
