@@ -50,7 +50,8 @@ except SystemExit as end:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["normalize", "--help"], ["fit", "--help"], ["register", "--help"], ["--version"]]
+    "arguments",
+    [["--version"], ["--help"], *([name, "--help"] for name in ("normalize", "fit", "register", "train", "distill"))],
 )
 def test_help_is_light(arguments: list[str]) -> None:
     assert not modules_after(HELP.format(arguments=arguments)) & HEAVY
