@@ -210,7 +210,7 @@ def test_contenders_by_name_flavour_and_file(pairs: list[Pair], tmp_path: Path) 
     assert labelled.name == "labB"
     assert labelled.normalizer == saved
     assert make_contenders([file], background="keep")[1].normalizer.background == "keep"
-    with pytest.raises(InputError, match="fitted anew"):
+    with pytest.raises(InputError, match="made anew"):
         make_contenders([file], background="none")
 
 
