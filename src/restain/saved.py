@@ -51,7 +51,10 @@ def load_with(path: str | os.PathLike[str], background: Background | None) -> No
     if background is None or background == normalizer.background:
         return normalizer
     if normalizer.background == "none" or (background == "none" and not normalizer.fixed):
-        raise InputError(f"background 'none' changes what is learned; {path} has to be made anew for another one")
+        raise InputError(
+            f"background 'none' changes what is learned; {path} has to be made anew, by restain fit or restain train "
+            f"with --background {background}"
+        )
     normalizer.background = background
     normalizer._check_settings()
     if background == "none":  # a map given beforehand needs nothing to be the bare map

@@ -207,7 +207,7 @@ def test_another_kind_of_file(name: str, saved: Path, reference: Phantom) -> Non
 
 def test_missing_files(name: str, tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none.safetensors"):
-        with pytest.raises(FormatError, match="not a file|folder without"):
+        with pytest.raises(FormatError, match=r"not a file|folder without"):
             load(path)
 
 
