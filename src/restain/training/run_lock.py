@@ -5,6 +5,7 @@ import os
 import socket
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from restain.errors import OutputError
@@ -45,6 +46,8 @@ class RunLock:
 
     def release(self) -> None:
         """Give the lock back; a second call does nothing."""
+        if self._descriptor is not None:
+            _unlock(self._descriptor)  # for a worker too that was forked just now and has not let go of it yet
         self._forget()
 
     def _forget(self) -> None:
@@ -73,6 +76,9 @@ if sys.platform == "win32":
             return False
         return True
 
+    def _unlock(descriptor: int) -> None:
+        """Closing does it."""
+
 else:
     import fcntl
 
@@ -84,3 +90,7 @@ else:
         except OSError:
             return True  # a file system without locks: better an unguarded run than none
         return True
+
+    def _unlock(descriptor: int) -> None:
+        with suppress(OSError):  # no locks, nothing to undo
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
