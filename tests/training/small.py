@@ -120,7 +120,8 @@ def assert_same(one: Any, other: Any, place: str = "") -> None:
 # ---- in processes of their own ----------------------------------------------------------------------------------
 
 CHILD = """
-import multiprocessing, os, sys
+import multiprocessing, os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell lets its background processes ignore
 multiprocessing.current_process()._config["daemon"] = False  # it ends with the tests, and may have processes of its own
 multiprocessing.set_start_method("fork", force=True)  # of those: as in a process that nobody forked
 os.environ.update(environment)

@@ -25,7 +25,6 @@ from .small import (
     POSIX,
     assert_same_run,
     finish,
-    lines_of,
     recipe_for,
     start,
     state_of,
@@ -162,16 +161,15 @@ def test_kills_at_random_moments_change_nothing(tissue: Path, tmp_path: Path) ->
 
     rng = np.random.default_rng(0)
     kills = 0
-    for wanted in (0, 1, 5, 10, 14):
+    for wanted in (0, 1, 4, 7, 10):
         command = ["--resume"] if is_run(killed) else ["staingan", *options]
         child = start(["train", *command, "-o", killed], tmp_path / "killed.txt")
         while child.is_alive() and not (wanted == 0 or logged(killed) >= wanted):
             time.sleep(0.005)
-        time.sleep(float(rng.uniform(0, 0.15)))  # into the middle of whatever it does
+        time.sleep(float(rng.uniform(0, 0.1)))  # into the middle of whatever it does
         child.kill()
         kills += finish(child) == [-signal.SIGKILL]
     assert kills >= 3
-    assert len(lines_of(killed)) < 16
     child = start(
         ["train", *(["--resume"] if is_run(killed) else ["staingan", *options]), "-o", killed], tmp_path / "k.txt"
     )
