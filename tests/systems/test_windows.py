@@ -6,13 +6,13 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from restain.errors import InputError  # noqa: E402  (after the skip)
+from restain.methods.window_grid import reflected  # noqa: E402
 from restain.phantom import Phantom  # noqa: E402
 from restain.systems.windows import (  # noqa: E402
     NetworkWindows,
     choose_device,
     image_tiles,
     pad_to_multiple,
-    reflected,
     to_tensor,
 )
 
@@ -43,7 +43,7 @@ def test_devices_by_name() -> None:
 @pytest.mark.parametrize("length", [1, 2, 3, 5, 40])
 @pytest.mark.parametrize("more", [0, 1, 2, 17, 100])
 def test_reflection_is_numpys(length: int, more: int) -> None:
-    np.testing.assert_array_equal(reflected(length, length + more), np.pad(np.arange(length), (0, more), "reflect"))
+    np.testing.assert_array_equal(reflected(0, length + more, length), np.pad(np.arange(length), (0, more), "reflect"))
 
 
 @pytest.mark.parametrize(

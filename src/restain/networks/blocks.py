@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _NormBase
 
 from restain.errors import InputError
 
@@ -29,6 +30,13 @@ class InstanceNorm(nn.InstanceNorm2d):
             for image in torch.split(input, 1)
         ]
         return images[0] if len(images) == 1 else torch.cat(images)
+
+
+def instance_norm_of(layer: _NormBase) -> InstanceNorm:
+    """What any norm layer is when each image is normalized by its own statistics; shares the layer's weights."""
+    own = InstanceNorm(layer.num_features, eps=layer.eps)
+    own.affine, own.weight, own.bias = layer.affine, layer.weight, layer.bias
+    return own
 
 
 def make_norm(norm: Norm, channels: int, *, eps: float = 1e-5, momentum: float = 0.1) -> nn.Module:

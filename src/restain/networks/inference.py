@@ -18,11 +18,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from restain.errors import InputError
+from restain.networks.blocks import instance_norm_of
 from restain.networks.winograd import use_winograd
 
 Network = Callable[[Tensor], Tensor]
@@ -186,31 +186,12 @@ def _verdict(share: float | None) -> str:
     return f"left only {share:.2%} of the samples' pixels within {SAME_LEVELS:g} grey level"
 
 
-class _OwnNorm(nn.Module):
-    """Instance norm on maps whose channels come last, for CPUs.
-
-    PyTorch's own turns the maps around and gives them back with channels first, ten times slower. Its batch norm does
-    not, and with one image at a time it is the same.
-    """
-
-    def __init__(self, layer: nn.InstanceNorm2d) -> None:
-        super().__init__()
-        self.weight, self.bias, self.eps = layer.weight, layer.bias, layer.eps
-
-    def forward(self, maps: Tensor) -> Tensor:
-        parts = [
-            F.batch_norm(image, None, None, self.weight, self.bias, training=True, momentum=0.0, eps=self.eps)
-            for image in torch.split(maps, 1)
-        ]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
 def _keep_channels_last(network: nn.Module) -> None:
-    """Replace the instance norms that look at each image, in place."""
+    """Replace PyTorch's instance norms, which give maps back with channels first, in place."""
     for module in list(network.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.InstanceNorm2d) and child.running_mean is None:
-                module._modules[name] = _OwnNorm(child)
+                module._modules[name] = instance_norm_of(child)
 
 
 class _InFloat32(nn.Module):
@@ -237,7 +218,7 @@ def _in_bfloat16(network: nn.Module) -> nn.Module:
         for name, child in parent.named_children()
         if isinstance(child, _ConvNd | nn.Linear)
     ]
-    kept = {id(module) for module in converted.modules() if isinstance(module, _NormBase | _OwnNorm)}
+    kept = {id(module) for module in converted.modules() if isinstance(module, _NormBase)}
     if weighted:
         parent, name, last = weighted[-1]
         parent._modules[name] = _InFloat32(last)

@@ -18,10 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
-from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from restain.errors import InputError
+from restain.networks.blocks import instance_norm_of
 
 Statistics = NDArray[np.float64]
 """(2, channels): means, and variances as mean squared deviations, of all instance and batch norm layers in order."""
@@ -100,21 +100,15 @@ def frozen(network: nn.Module, statistics: Statistics, *, fold: bool = False) ->
     return clone
 
 
-def per_image(network: nn.Module, *, dropout: bool = False) -> nn.Module:
+def per_image(network: nn.Module) -> nn.Module:
     """A copy, in evaluation mode, whose norm layers normalize each image by its own statistics.
 
     For batch norm this is what training with batches of one image does; instance norm does it anyhow.
 
     Args:
         network: left as it is. The copy shares its weights.
-        dropout: keep dropout on, with PyTorch's own random numbers: results then differ from call to call.
     """
-    clone = _with_norms(network, _own)
-    if dropout:
-        for module in clone.modules():
-            if isinstance(module, _DropoutNd):
-                module.train()
-    return clone
+    return _with_norms(network, instance_norm_of)
 
 
 def has_norms(network: nn.Module) -> bool:
@@ -159,13 +153,6 @@ def _fixed(layer: _NormBase, mean: Tensor, variance: Tensor, like: Tensor) -> nn
 def _wide(like: Tensor) -> torch.dtype:
     """Half precision has too few digits for statistics."""
     return torch.float64 if like.dtype == torch.float64 else torch.float32
-
-
-def _own(layer: _NormBase) -> nn.Module:
-    own = nn.InstanceNorm2d(layer.num_features, eps=layer.eps)
-    own.affine = layer.affine
-    own.weight, own.bias = layer.weight, layer.bias
-    return own
 
 
 def _norm_layers(network: nn.Module) -> Iterator[tuple[str, _NormBase]]:
