@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from restain.color.glass import GLASS_DENSITY
 from restain.color.images import RGB8
 from restain.errors import InputError
 from restain.methods.base import Appearance, Floats
+from restain.methods.window_grid import reflected
 from restain.methods.windows import Float32, WindowMap
 from restain.networks.inference import FastNetwork, Precision, fast
 
@@ -34,7 +34,8 @@ class NetworkWindows(WindowMap):
         self._network = system.inference_network(appearance).to(self._device)
         self._precision: Precision = "bfloat16" if getattr(appearance, "precision", "") == "bfloat16" else "float32"
         self._fast: FastNetwork | None = None
-        self.batch = 1 if self._device.type == "cpu" else 8
+        # Enough pixels a call that the weights are worth fetching: small windows go together.
+        self.batch = max(1, 512**2 // self.side**2) if self._device.type == "cpu" else 8
 
     def __call__(self, windows: RGB8) -> Float32:
         """Map windows (N, side, side, 3); those of glass alone are spared the network."""
@@ -94,18 +95,10 @@ def choose_device(name: str = "auto") -> torch.device:
 def pad_to_multiple(images: Tensor, multiple: int, least: int = 1) -> Tensor:
     """Images (N, C, H, W), reflected at the right and lower edge until both sides are multiples, `least` or more."""
     height, width = images.shape[-2:]
-    rows, columns = (reflected(side, -(-max(side, least) // multiple) * multiple) for side in (height, width))
+    rows, columns = (reflected(0, -(-max(side, least) // multiple) * multiple, side) for side in (height, width))
     if len(rows) == height and len(columns) == width:
         return images
     return images[..., torch.from_numpy(rows).to(images.device), :][..., torch.from_numpy(columns).to(images.device)]
-
-
-def reflected(length: int, wanted: int) -> NDArray[np.int64]:
-    """Positions 0..length−1 continued to `wanted` by reflection, the edge not repeated: as often as needed."""
-    if length == 1:
-        return np.zeros(wanted, np.int64)
-    phase = np.arange(wanted) % (2 * length - 2)
-    return np.where(phase < length, phase, 2 * length - 2 - phase)
 
 
 def image_tiles(pixels: RGB8, white: Floats, most: int, side: int) -> list[RGB8]:
