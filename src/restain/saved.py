@@ -9,7 +9,7 @@ import numpy as np
 from restain import files
 from restain.errors import FormatError, InputError, MissingExtraError
 from restain.methods.base import Background, Normalizer
-from restain.methods.base import load as load_method
+from restain.methods.saving import load as load_method
 
 WEIGHTS = "normalizer.safetensors"
 """What a training run leaves in its folder."""

@@ -8,7 +8,6 @@ A method that looks at neighbourhoods (a network) answers the same verbs; it has
 and may want tiles beside the colours to estimate from.
 """
 
-import hashlib
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -24,8 +23,9 @@ from restain.color.glass import WhitePoint, find_white_point
 from restain.color.histogram import ColorHistogram
 from restain.color.images import RGB8, as_rgb8, opaque
 from restain.color.spaces import balance
-from restain.errors import EstimateWarning, FitError, FormatError, InputError, NotFittedError
+from restain.errors import EstimateWarning, FitError, InputError, NotFittedError
 from restain.methods.glass import GlassRule, match_glass
+from restain.methods.saving import digest, is_table, plain, to_arrays
 from restain.methods.windows import WindowMap, apply_windows
 
 Background = Literal["match", "keep", "white", "none"]
@@ -37,10 +37,6 @@ LEAST_COLORS = 20
 MOST_COLORS = 100_000
 """Most colours that statistics are computed on as they are; a histogram of more (a slide has millions) is binned
 first, to `Normalizer.fit_bits`, so that an estimate takes less than a second."""
-
-
-LARGEST = 1e6
-"""No statistic of any image is larger; a damaged file's may be, and would overflow."""
 
 
 class Unlearnable(Exception):
@@ -265,13 +261,13 @@ class Normalizer:
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
         """Write settings and reference as one safetensors file; read it with `restain.load`."""
-        arrays, values = _to_arrays(self._fitted())
+        arrays, values = to_arrays(self._fitted())
         settings = {}
         for name, value in self._settings().items():
-            if _is_table(value):
+            if is_table(value):
                 arrays |= {f"settings.{name}.{key}": array for key, array in value.items()}
             else:
-                settings[name] = _plain(value)
+                settings[name] = plain(value)
         facts = {
             "method": self.name,
             "settings": settings,
@@ -282,7 +278,7 @@ class Normalizer:
 
     def settings(self, *, brief: bool = False) -> dict[str, Any]:
         """The constructor's arguments, as plain values; `brief` has digests in place of arrays, for provenance."""
-        return {name: _digest(v) if brief and _is_table(v) else _plain(v) for name, v in self._settings().items()}
+        return {name: digest(v) if brief and is_table(v) else plain(v) for name, v in self._settings().items()}
 
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other):
@@ -394,37 +390,6 @@ class Normalizer:
             )
 
 
-def load(path: str | os.PathLike[str]) -> Normalizer:
-    """Read a normalizer that `Normalizer.save` wrote; no code in the file is ever run.
-
-    Raises:
-        FormatError: the file is missing, damaged, holds something else, or names an unknown method or setting.
-    """
-    from restain.methods import METHODS
-
-    kind, arrays, facts = files.load_arrays(path)
-    if kind != "normalizer":
-        hint = "; fit one to it with fit(path) or --target" if kind == "histogram" else ""
-        raise FormatError(f"{path} holds a {kind}; wanted a saved normalizer{hint}")
-    try:
-        name = facts["method"]
-        if name not in METHODS:
-            raise FormatError(f"{path} holds the method {name!r}; this version knows {', '.join(METHODS)}")
-        tables, arrays = _split_tables(arrays)
-        normalizer = METHODS[name](**facts["settings"], **tables)
-        for setting, table in tables.items():
-            taken = getattr(normalizer, setting)
-            if wrong := [key for key, array in table.items() if taken[key].dtype != array.dtype]:
-                raise ValueError(f"{setting} holds {', '.join(wrong)} of another type")
-        normalizer.reference_ = _from_arrays(normalizer.appearance_type, arrays, facts["reference"])
-        normalizer.provenance_ = dict(facts["provenance"])
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, FormatError):
-            raise
-        raise FormatError(f"{path} is a damaged normalizer ({error})") from None
-    return normalizer
-
-
 def _as_histogram(reference: Any) -> ColorHistogram:
     if isinstance(reference, ColorHistogram):
         return reference
@@ -438,68 +403,3 @@ def _as_histogram(reference: Any) -> ColorHistogram:
     if isinstance(reference, (list, tuple)) and not all(np.isscalar(item) for item in reference):
         return ColorHistogram.from_images(reference)
     return ColorHistogram.from_image(reference)
-
-
-def _to_arrays(appearance: Appearance) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    arrays: dict[str, NDArray[Any]] = {}
-    values: dict[str, Any] = {}
-    for item in fields(appearance):
-        value = getattr(appearance, item.name)
-        if isinstance(value, np.ndarray):
-            arrays[item.name] = value
-        elif isinstance(value, bytes):
-            arrays[item.name] = np.frombuffer(value, np.uint8)
-        else:
-            values[item.name] = value
-    return arrays, values
-
-
-def _from_arrays(kind: type[Appearance], arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]) -> Appearance:
-    contents: dict[str, Any] = {**values, **arrays}
-    if "icc_profile" in arrays:
-        contents["icc_profile"] = arrays["icc_profile"].tobytes()
-    appearance = kind(**contents)
-    for name, shape in appearance._shapes().items():
-        value = getattr(appearance, name)
-        if not isinstance(value, np.ndarray) or value.shape != shape or value.dtype != np.float64:
-            raise ValueError(f"{name} is not float64 of shape {shape}")
-        if not (np.abs(value) <= LARGEST).all():  # NaN fails too
-            raise ValueError(f"{name} is not finite, or beyond what any image gives")
-    appearance._check_values()
-    if not ((appearance.white_point >= 0) & (appearance.white_point <= 255)).all():
-        raise ValueError(f"the white point {appearance.white_point} is outside 0..255")
-    return appearance
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, (np.ndarray, np.generic)):
-        return value.tolist()
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _is_table(value: Any) -> bool:
-    """Whether a setting is a mapping of arrays (weights, labels), which files keep as arrays."""
-    return isinstance(value, Mapping) and all(isinstance(item, np.ndarray) for item in value.values())
-
-
-def _digest(table: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
-    digest = hashlib.sha256()
-    for key in sorted(table):
-        digest.update(f"{key} {table[key].dtype} {table[key].shape}".encode())
-        digest.update(np.ascontiguousarray(table[key]).tobytes())
-    return {"values": sum(array.size for array in table.values()), "sha256": digest.hexdigest()}
-
-
-def _split_tables(arrays: Mapping[str, NDArray[Any]]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """The settings that are mappings of arrays, and the arrays that remain."""
-    tables: dict[str, dict[str, NDArray[Any]]] = {}
-    rest = {}
-    for name, array in arrays.items():
-        if name.startswith("settings."):
-            setting, key = name.removeprefix("settings.").split(".", 1)
-            tables.setdefault(setting, {})[key] = array
-        else:
-            rest[name] = array
-    return dict(tables), rest

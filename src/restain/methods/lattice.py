@@ -18,7 +18,8 @@ from restain.color.glass import PRIOR_WHITE
 from restain.color.spaces import balance
 from restain.color.trilinear import interpolate
 from restain.errors import FormatError, InputError
-from restain.methods.base import LARGEST, Appearance, Background, Floats, Normalizer
+from restain.methods.base import Appearance, Background, Floats, Normalizer
+from restain.methods.saving import LARGEST
 from restain.methods.stainnet import GlassAppearance
 
 SIZES = range(2, 66)

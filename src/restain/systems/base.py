@@ -19,7 +19,8 @@ from restain import files
 from restain.color.histogram import ColorHistogram
 from restain.color.images import RGB8, as_rgb8
 from restain.errors import FitError, InputError, NotFittedError
-from restain.methods.base import Appearance, Normalizer, _to_arrays
+from restain.methods.base import Appearance, Normalizer
+from restain.methods.saving import to_arrays
 from restain.networks.inference import fast, has_bfloat16
 from restain.networks.norm_statistics import collect, has_norms, per_image
 from restain.networks.norm_statistics import frozen as frozen_norms
@@ -256,7 +257,7 @@ class System(Normalizer):
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
         """Write the generator, settings, target and provenance as one safetensors file; `restain.load` reads it."""
-        arrays, values = _to_arrays(self._fitted())
+        arrays, values = to_arrays(self._fitted())
         weights = unwrapped(self.generator).state_dict()
         arrays |= {f"generator.{name}": value.detach().float().cpu().numpy() for name, value in weights.items()}
         facts = {

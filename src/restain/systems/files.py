@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from restain import files
 from restain.errors import FormatError, InputError
-from restain.methods.base import _from_arrays
+from restain.methods.saving import from_arrays
 from restain.systems import SYSTEMS
 from restain.systems.base import System
 
@@ -55,7 +55,7 @@ def make_system(path: Path, kind: str, arrays: Mapping[str, NDArray[Any]], facts
         typed = {key: value.to(wanted[key].dtype) for key, value in tensors.items()}
         system.generator.load_state_dict(typed, assign=True)
         rest = {key: value for key, value in arrays.items() if not key.startswith(PREFIX)}
-        system.reference_ = _from_arrays(system.appearance_type, rest, facts["reference"])
+        system.reference_ = from_arrays(system.appearance_type, rest, facts["reference"])
         system.provenance_ = dict(facts["provenance"])
     except (KeyError, TypeError, ValueError, RuntimeError, InputError) as error:
         if isinstance(error, FormatError):
