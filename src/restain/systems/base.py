@@ -22,7 +22,7 @@ from restain.errors import FitError, InputError, NotFittedError
 from restain.methods.base import Appearance, Normalizer
 from restain.methods.saving import to_arrays
 from restain.networks.inference import fast, has_bfloat16
-from restain.networks.norm_statistics import collect, has_norms, per_image
+from restain.networks.norm_statistics import collect, has_norms, per_image, running
 from restain.networks.norm_statistics import frozen as frozen_norms
 from restain.systems.config import SystemConfig, make_settings, plain
 from restain.systems.engine import Engine
@@ -140,13 +140,26 @@ class System(Normalizer):
         return self.multiple
 
     @property
+    def learned_statistics(self) -> bool:
+        """Whether norm layers keep the running statistics of training when they normalize, as batch norms in evaluation
+        mode do; else they take those of each image, or of a slide."""
+        return False
+
+    @property
     def own_statistics(self) -> str:
         """Whose norm statistics are used where none of a slide are frozen; see `NetworkAppearance`."""
-        return "image" if has_norms(self.generator) else "none"
+        if not has_norms(self.generator):
+            return "none"
+        return "training" if self.learned_statistics else "image"
 
     def normalizer(self) -> Normalizer:
         """What a training leaves to be used: the system itself, or a colour map where it is one."""
         return self
+
+    # ---- what a training tells it -----------------------------------------------------------------------------
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Called before the batches of each epoch, counted from 0, and again where a run is resumed within it."""
 
     # ---- the state of a training ------------------------------------------------------------------------------
 
@@ -222,7 +235,7 @@ class System(Normalizer):
             InputError: tiles of different sizes.
         """
         network = self.deployed()
-        if not has_norms(network):
+        if not has_norms(network) or self.learned_statistics:
             return appearance
         device = choose_device(self.device)
         pixels = [as_rgb8(tile) for tile in tiles]
@@ -247,6 +260,8 @@ class System(Normalizer):
     def inference_network(self, appearance: Appearance) -> nn.Module:
         """`deployed`, with the norm layers as this appearance has it; shares the weights."""
         network = self.deployed()
+        if self.learned_statistics:
+            return frozen_norms(network, running(network), fold=True)
         statistics = getattr(appearance, "norm_statistics", None)
         return per_image(network) if statistics is None else frozen_norms(network, statistics, fold=True)
 

@@ -19,8 +19,7 @@ from restain.errors import InputError
 from restain.losses.adversarial import bce
 from restain.methods.base import Appearance
 from restain.networks.initialization import initialize
-from restain.networks.norm_statistics import frozen as frozen_norms
-from restain.networks.norm_statistics import per_image, running
+from restain.networks.norm_statistics import per_image
 from restain.networks.stst import StstDiscriminator, StstGenerator
 from restain.systems.base import System
 from restain.systems.config import BETAS, MOST_CHANNELS, WEIGHTS, SystemConfig, check_ranges
@@ -136,21 +135,16 @@ class STST(System):
         return Deployed(unwrapped(self.generator), gray=3)
 
     @property
-    def own_statistics(self) -> str:
-        """Of the mode of inference."""
-        return "training" if self.config.inference == "eval" else "image"
+    def learned_statistics(self) -> bool:
+        """Those of training in the mode "eval"."""
+        return bool(self.config.inference == "eval")
 
     def with_statistics(self, appearance: Appearance, tiles: Sequence[RGB8]) -> Appearance:
         """Frozen statistics for the mode "instance"; the others have none of a slide's."""
-        if self.config.inference != "instance":
-            return appearance
-        return super().with_statistics(appearance, tiles)
+        return super().with_statistics(appearance, tiles) if self.config.inference == "instance" else appearance
 
     def inference_network(self, appearance: Appearance) -> nn.Module:
         """The generator in its mode of inference."""
-        if self.config.inference == "eval":
-            network = self.deployed()
-            return frozen_norms(network, running(network), fold=True)
         if self.config.inference == "stochastic":
             return seed_dropout(per_image(self.deployed()), self.config.inference_seed)
         return super().inference_network(appearance)

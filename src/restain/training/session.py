@@ -105,6 +105,7 @@ class Session:
         while self.step < self.total:
             epoch, start = divmod(self.step, self.data.batches_per_epoch)
             self._set_learning_rates(epoch)
+            self.system.begin_epoch(epoch)
             rank, world = self.accelerator.process_index, self.accelerator.num_processes
             for batch in self.data.batches(epoch, start=start, rank=rank, world=world):
                 self._update(batch)
