@@ -6,8 +6,10 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402  (after the skip)
 
+from restain.networks.backbones.squeezenet import SqueezeNet  # noqa: E402
 from restain.networks.patchgan import PatchDiscriminator  # noqa: E402
 from restain.networks.resnet import ResnetGenerator  # noqa: E402
+from restain.networks.segmentation import SegmentationUNet  # noqa: E402
 from restain.networks.stainnet import TABLE_4, PixelNetwork  # noqa: E402
 from restain.networks.stst import StstDiscriminator, StstGenerator  # noqa: E402
 from restain.networks.unet import UNetGenerator  # noqa: E402
@@ -24,9 +26,12 @@ SIZES = [
     (StstGenerator, 3, 54_419_459, 6.05, 0.005),
     (StstDiscriminator, 6, 6_965_441, 2.79, 0.005),
     (PixelNetwork, 3, 1_283, 0.080, 0.0005),
+    (lambda: SqueezeNet("1.1", classes=2), 3, 723_522, 0.35, 0.005),
+    (SegmentationUNet, 3, 31_037_633, 48.2, 0.05),
 ]
 NAMES = ["Res9", "UNet256 BN", "UNet256 IN", "PatchGAN(3) IN", "PatchGAN(3) BN", "PatchGAN(1) IN", "ndf 32"]
 NAMES += ["STST generator", "STST discriminator", "StainNet"]
+NAMES += ["SqueezeNet1.1", "U-Net-64 BN"]
 
 
 def parameters(network: nn.Module) -> int:

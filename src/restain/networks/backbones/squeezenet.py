@@ -5,6 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from restain.errors import InputError
+
 Version = Literal["1.0", "1.1"]
 
 _POOL = 0  # a max pooling, among the squeeze widths
@@ -32,19 +34,28 @@ class Fire(nn.Module):
 class SqueezeNet(nn.Module):
     """Fire modules; 1,248,424 parameters in version 1.0 and 1,235,496 in 1.1, with 1000 classes.
 
+    Args:
+        version: "1.0" or "1.1".
+        classes: scores that come out; 0 for the maps before the classifier.
+        width: all channels are `width` / 64 of the published ones; a multiple of 4.
+
     Attributes:
         features: the first convolution and the fire modules.
         classifier: dropout, a 1 × 1 convolution to the classes, ReLU, mean; None with `classes=0`.
     """
 
-    def __init__(self, version: Version = "1.1", classes: int = 1000) -> None:
+    def __init__(self, version: Version = "1.1", classes: int = 1000, *, width: int = 64) -> None:
         super().__init__()
+        if width < 4 or width % 4:  # the narrowest layer, of 16 channels, must keep whole ones
+            raise InputError(f"got width={width}; wanted a multiple of 4")
         before, kernel, plan = PLANS[version]
+        before = before * width // 64
         modules: list[nn.Module] = [nn.Conv2d(3, before, kernel, stride=2), nn.ReLU()]
         for squeezed in plan:
             if squeezed == _POOL:
                 modules.append(nn.MaxPool2d(3, 2, ceil_mode=True))
             else:
+                squeezed = squeezed * width // 64
                 modules.append(Fire(before, squeezed))
                 before = 8 * squeezed
         self.features = nn.Sequential(*modules)
@@ -55,7 +66,8 @@ class SqueezeNet(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised images (N, 3, H, W), sides of 32 or more, to class scores (N, classes), or maps (N, 512, h, w)."""
+        """Normalised images (N, 3, H, W), sides of 32 or more, to class scores (N, classes), or maps
+        (N, 8 · width, h, w)."""
         maps: Tensor = self.features(images)
         return maps if self.classifier is None else torch.flatten(self.classifier(maps), 1)
 
