@@ -6,7 +6,9 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402  (after the skip)
 
+from restain.networks.backbones.resnet import ResNet50  # noqa: E402
 from restain.networks.backbones.squeezenet import SqueezeNet  # noqa: E402
+from restain.networks.chen import ChenDiscriminator, ChenGenerator  # noqa: E402
 from restain.networks.patchgan import PatchDiscriminator  # noqa: E402
 from restain.networks.resnet import ResnetGenerator  # noqa: E402
 from restain.networks.segmentation import SegmentationUNet  # noqa: E402
@@ -28,10 +30,12 @@ SIZES = [
     (PixelNetwork, 3, 1_283, 0.080, 0.0005),
     (lambda: SqueezeNet("1.1", classes=2), 3, 723_522, 0.35, 0.005),
     (SegmentationUNet, 3, 31_037_633, 48.2, 0.05),
+    (ChenGenerator, 2, 29_244_163, 5.9, 0.05),
 ]
 NAMES = ["Res9", "UNet256 BN", "UNet256 IN", "PatchGAN(3) IN", "PatchGAN(3) BN", "PatchGAN(1) IN", "ndf 32"]
 NAMES += ["STST generator", "STST discriminator", "StainNet"]
 NAMES += ["SqueezeNet1.1", "U-Net-64 BN"]
+NAMES += ["CHEN generator"]
 
 
 def parameters(network: nn.Module) -> int:
@@ -65,6 +69,23 @@ def test_sizes_are_the_papers(make, channels: int, wanted: int, gmac: float, rou
         counted = multiplications(network, torch.empty(1, channels, 256, 256))
     assert parameters(network) == wanted
     assert counted / 1e9 == pytest.approx(gmac, abs=rounding)
+
+
+@pytest.mark.parametrize(
+    ("make", "channels", "wanted", "gmac"),
+    [
+        (ChenGenerator, 2, 29_244_163, 23.6),
+        (ChenDiscriminator, 3, 7_083_905, 7.7),
+        (lambda: ResNet50(classes=2), 3, 23_512_130, 21.4),
+    ],
+    ids=["CHEN generator", "CHEN discriminator", "ResNet50"],
+)
+def test_sizes_at_512(make, channels: int, wanted: int, gmac: float) -> None:
+    with torch.device("meta"):
+        network = make().eval()
+        counted = multiplications(network, torch.empty(1, channels, 512, 512))
+    assert parameters(network) == wanted
+    assert counted / 1e9 == pytest.approx(gmac, abs=0.05)
 
 
 def test_the_count_sees_multiplications() -> None:

@@ -20,6 +20,7 @@ FILES: dict[str, Sequence[str]] = {
     "alexnet": ("alexnet-owt-7be5be79.pth", "alexnet-owt-4df8aa71.pth"),
     "vgg16": ("vgg16-397923af.pth",),
     "vgg19": ("vgg19-dcbb9e9d.pth",),
+    "resnet50": ("resnet50-0676ba61.pth", "resnet50-11ad3fa6.pth"),
     "squeezenet1_0": ("squeezenet1_0-b66bff10.pth", "squeezenet1_0-a815701f.pth"),
     "squeezenet1_1": ("squeezenet1_1-b8a52dc0.pth", "squeezenet1_1-f364aa15.pth"),
     "fid_inception": ("pt_inception-2015-12-05-6726825d.pth", "weights-inception-2015-12-05-6726825d.pth"),
