@@ -66,7 +66,8 @@ def color_histogram(
 def _shares(quotients: Tensor, centres: Tensor, tau: float) -> Tensor:
     """How much of each pixel each bin of one axis gets: (N, pixels) and (bins,) to (N, pixels, bins)."""
     distances = (quotients[..., None] - centres) / tau
-    return (1 + distances**2).reciprocal()
+    shares: Tensor = 1 / (1 + distances**2)
+    return shares
 
 
 def hellinger(first: Tensor, second: Tensor) -> Tensor:
