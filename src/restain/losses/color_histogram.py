@@ -3,6 +3,8 @@
 Afifi, Brubaker & Brown, "HistoGAN: controlling colors of GAN-generated and real images via color histograms", 2021.
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -66,8 +68,7 @@ def color_histogram(
 def _shares(quotients: Tensor, centres: Tensor, tau: float) -> Tensor:
     """How much of each pixel each bin of one axis gets: (N, pixels) and (bins,) to (N, pixels, bins)."""
     distances = (quotients[..., None] - centres) / tau
-    shares: Tensor = 1 / (1 + distances**2)
-    return shares
+    return 1 / (1 + distances**2)
 
 
 def hellinger(first: Tensor, second: Tensor) -> Tensor:
@@ -81,4 +82,5 @@ def hellinger(first: Tensor, second: Tensor) -> Tensor:
         (N,) in 0..1. Its gradient at equality is 0.
     """
     difference = first.sqrt() - second.sqrt()
-    return torch.linalg.vector_norm(difference.flatten(1), dim=1) / 2**0.5
+    distances: Tensor = torch.linalg.vector_norm(difference.flatten(1), dim=1) / math.sqrt(2)
+    return distances
