@@ -1,4 +1,4 @@
-"""The U-Net that segments: its wiring against one written by hand, and the sides it takes."""
+"""Networks that segment: the U-Net's wiring against one by hand, and torchvision's names and sizes of the FCN."""
 
 import pytest
 
@@ -8,7 +8,8 @@ torch = pytest.importorskip("torch")
 
 from torch.nn import functional  # noqa: E402  (after the skip)
 
-from restain.networks.segmentation import SegmentationUNet  # noqa: E402
+from restain.networks.backbones.resnet import ResNet50  # noqa: E402
+from restain.networks.segmentation import FCNResNet50, SegmentationUNet  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +65,50 @@ def test_sides_that_do_not_halve_four_times_are_refused(network, size: tuple[int
 def test_one_logit_a_pixel_by_default() -> None:
     with torch.device("meta"):
         assert SegmentationUNet(channels=4)(torch.empty(2, 3, 64, 32)).shape == (2, 1, 64, 32)
+
+
+# ---- ResNet50-FCN -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("auxiliary", "wanted"), [(True, 35_322_218), (False, 35_322_218 - 1024 * 256 * 9 - 2 * 256 - 21 * 257)]
+)
+def test_the_fcn_is_as_large_as_torchvisions(auxiliary: bool, wanted: int) -> None:
+    """As torchvision documents its weights; the second head is a convolution, its norm, and 21 scores of 256 maps."""
+    with torch.device("meta"):
+        network = FCNResNet50(21, auxiliary=auxiliary)
+    assert sum(parameter.numel() for parameter in network.parameters()) == wanted
+
+
+def test_the_fcn_has_torchvisions_names() -> None:
+    with torch.device("meta"):
+        names = FCNResNet50(21, auxiliary=True).state_dict().keys()
+        trunk = ResNet50(0).state_dict().keys()
+    heads = {
+        f"{head}.{part}"
+        for head in ("classifier", "aux_classifier")
+        for part in (
+            *("0.weight", "1.weight", "1.bias", "1.running_mean", "1.running_var", "1.num_batches_tracked"),
+            *("4.weight", "4.bias"),
+        )
+    }
+    assert names == {f"backbone.{name}" for name in trunk} | heads
+
+
+def test_the_fcn_scores_each_pixel_at_any_size() -> None:
+    torch.manual_seed(0)
+    network = FCNResNet50(2, width=4, auxiliary=True).double().eval()
+    images = torch.rand(2, 3, 50, 37, dtype=torch.float64)
+    with torch.inference_mode():
+        first, second = network.both(images)
+        assert torch.equal(network(images), first)
+        assert first.shape == second.shape == (2, 2, 50, 37)
+        # The trunk's maps, 7 × 5, through the head, spread to the size: their own bilinear interpolation.
+        maps = network.classifier(network.backbone(images))
+        assert maps.shape[2:] == (7, 5)
+        for x in (0, 18, 36):
+            # Places of the coarse row that lie around the middle of pixel x, and how near each is.
+            place = min(max((x + 0.5) * 5 / 37 - 0.5, 0), 4)
+            left, share = int(place), place - int(place)
+            mixed = maps[..., 0, left] * (1 - share) + maps[..., 0, min(left + 1, 4)] * share
+            assert torch.allclose(first[..., 0, x], mixed)

@@ -64,6 +64,13 @@ class SqueezeNet(nn.Module):
             if classes
             else None
         )
+        # Without norms, weights as torch draws them let signals fade from layer to layer; these are torchvision's.
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_uniform_(module.weight)
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+        if self.classifier is not None:
+            nn.init.normal_(self.classifier[1].weight, std=0.01)
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (N, 3, H, W), sides of 32 or more, to class scores (N, classes), or maps
