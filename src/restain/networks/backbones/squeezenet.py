@@ -70,7 +70,7 @@ class SqueezeNet(nn.Module):
                 nn.init.kaiming_uniform_(module.weight)
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
         if self.classifier is not None:
-            nn.init.normal_(self.classifier[1].weight, std=0.01)
+            nn.init.normal_(self.classifier.get_parameter("1.weight"), std=0.01)
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (N, 3, H, W), sides of 32 or more, to class scores (N, classes), or maps
