@@ -112,7 +112,8 @@ def assert_same(one: Any, other: Any, place: str = "") -> None:
             assert_same(value, other[index], f"{place}/{index}")
     elif isinstance(one, torch.Tensor):
         assert one.dtype == other.dtype, place
-        assert np.array_equal(one.numpy(), other.numpy(), equal_nan=one.is_floating_point()), place
+        arrays = [(value.float() if value.dtype == torch.bfloat16 else value).numpy() for value in (one, other)]
+        assert np.array_equal(*arrays, equal_nan=one.is_floating_point()), place
     else:
         assert one == other, place
 

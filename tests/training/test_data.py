@@ -224,6 +224,40 @@ def test_images_smaller_than_the_crop_are_mirrored_and_noted(tmp_path: Path) -> 
     assert any("1 of 2 pictures of the source are smaller than the crop of 32" in note for note in data.notes)
 
 
+# ---- colours of the input ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("paired", [False, True])
+@pytest.mark.parametrize("changes", [{}, {"cache_bytes": 0, "workers": 1}])
+def test_the_input_is_the_crop_with_other_colours(tmp_path: Path, paired: bool, changes: dict[str, Any]) -> None:
+    for role in ("s", "t"):
+        save(tmp_path / role, (make_phantom(40, 40, seed=i).image for i in range(9)))
+    folders = str(tmp_path / "s"), str(tmp_path / "t")
+    pairs = "names" if paired else ""
+    settings = settings_for(folders, rotate=True, batch=3, samples_per_epoch=90, pairs=pairs, **changes)
+    plain = TrainingData(settings)
+    with TrainingData(replace(settings, input_augmentation="cagan")) as data:
+        batches = list(data.batches(1))
+        # Nothing else is drawn otherwise.
+        assert equal(list(plain.batches(1)), [{role: b[role] for role in ("source", "target")} for b in batches])
+        assert equal(batches[4:], data.batches(1, start=4))
+        parts = [next(data.batches(1, rank=rank, world=3)) for rank in range(3)]
+        assert equal(batches[:1], [{name: torch.cat([part[name] for part in parts]) for name in batches[0]}])
+        assert set(data.validation_images(2)) == {"source", "target"}
+    for role in ("source", "target"):
+        clean, changed = (torch.cat([b[name] for b in batches]).float() for name in (role, f"{role}_input"))
+        distances = (clean - changed).abs().mean(dim=(1, 2, 3))
+        assert 0.15 < (distances == 0).float().mean() < 0.5  # no change: 0.32
+        # The same tissue, lying the same way: it is more like the clean crop than like the crop in any other position.
+        grays = [images.mean(dim=1).numpy() for images in (clean, changed)]
+        for one, other in zip(*grays, strict=True):
+            ways = [np.rot90(one[:, ::step], turns) for step in (1, -1) for turns in range(4)]
+            likeness = [np.corrcoef(way.ravel(), other.ravel())[0, 1] for way in ways]
+            assert np.argmax(likeness) == 0
+    same = [torch.equal(b["source"] == b["source_input"], b["target"] == b["target_input"]) for b in batches]
+    assert not all(same)  # each list has chances of its own
+
+
 # ---- pairs ------------------------------------------------------------------------------------------------------
 
 
@@ -522,6 +556,10 @@ def test_a_file_that_breaks_while_training_is_named_in_one_line(tmp_path: Path, 
         ({"blank_share": 1.5}, "blank_share = 1.5"),
         ({"blank_share": 0.1, "crop_mode": "center"}, "crop_mode"),
         ({"crop_mode": "middle"}, "crop_mode = 'middle'"),
+        ({"input_augmentation": "gray"}, "input_augmentation = 'gray'; wanted none or cagan"),
+        ({"labels": 3}, "wanted a path"),
+        ({"content_pairs": -1}, "content_pairs = -1"),
+        ({"content_pairs": 3, "blank_share": 0.1}, "leave one out"),
         ({"mpp": 0.0}, "mpp = 0"),
         ({"slide_tile": 8}, "slide_tile = 8"),
         ({"group_pattern": "("}, "no regular expression"),
@@ -551,6 +589,24 @@ def test_the_digest_names_the_data(folders: tuple[str, str]) -> None:
     }
     assert len(digests) == 4
     assert TrainingData(settings_for(folders, batch=2, flip=False)).digest in digests
+
+
+def test_the_digest_names_the_pixels(tmp_path: Path) -> None:
+    """Of a large file, which is not read whole, as well; and of a copy it is the same."""
+    noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)
+    save(tmp_path / "a", [noise, flat(1)])
+    assert (tmp_path / "a" / "000.png").stat().st_size > 3 * 65_536
+    (tmp_path / "b").mkdir()
+    for path in sorted((tmp_path / "a").iterdir(), reverse=True):
+        (tmp_path / "b" / path.name).write_bytes(path.read_bytes())
+
+    def digest(folder: str) -> str:
+        return TrainingData(DataSettings(source=tmp_path / folder, crop=16, validation_share=0)).digest
+
+    assert digest("a") == digest("b")
+    noise[150, 150, 0] ^= 1
+    save(tmp_path / "b", [noise])
+    assert digest("a") != digest("b")
 
 
 # ---- slides -----------------------------------------------------------------------------------------------------

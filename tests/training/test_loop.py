@@ -141,6 +141,41 @@ def test_the_seed_decides(tissue: Path, tmp_path: Path) -> None:
     assert one != other
 
 
+# ---- a system that is ready already -----------------------------------------------------------------------------
+
+
+def test_a_given_system_is_trained_from_its_own_weights(tissue: Path, tmp_path: Path) -> None:
+    recipe = recipe_for("stainnet", tissue, training={"max_steps": 2})
+    torch.manual_seed(99)
+    system = SYSTEMS["stainnet"](config=recipe.config, background=recipe.background)
+    initial = {name: value.clone() for name, value in system.generator.state_dict().items()}
+    still = replace(recipe, config=replace(recipe.config, learning_rate=1e-30))
+    with pytest.raises(InputError, match="the settings of the given stainnet are not the recipe's"):
+        train(still, tmp_path / "run", quiet=True, system=system)
+    train(recipe, tmp_path / "run", quiet=True, system=system)
+    trained = state_of(tmp_path / "run")["networks"]["generator"]
+    assert all(torch.equal(trained[name], value) for name, value in system.generator.state_dict().items())
+    # Two steps of SGD leave the weights near where they began, and far from where another seed begins.
+    assert max(float((trained[name] - value).abs().max()) for name, value in initial.items()) < 0.05
+    torch.manual_seed(recipe.training.seed)
+    other = SYSTEMS["stainnet"](config=recipe.config).generator.state_dict()
+    assert max(float((trained[name] - value).abs().max()) for name, value in other.items()) > 0.1
+
+
+def test_a_given_system_must_be_the_recipes(tissue: Path, tmp_path: Path) -> None:
+    recipe = recipe_for("stainnet", tissue)
+    for arguments, message in (
+        ({"background": "white"}, "are not the recipe's"),
+        ({"trainable": False}, "trainable=False"),
+    ):
+        system = SYSTEMS["stainnet"](**{"config": recipe.config, **arguments})
+        with pytest.raises(InputError, match=message):
+            train(recipe, tmp_path / "run", quiet=True, system=system)
+    with pytest.raises(InputError, match="got a system stainnet with a recipe of staingan"):
+        train(recipe_for("staingan", tissue), tmp_path / "run", system=SYSTEMS["stainnet"](config=recipe.config))
+    assert not (tmp_path / "run").exists()
+
+
 # ---- which weights normalize ------------------------------------------------------------------------------------
 
 

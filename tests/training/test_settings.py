@@ -189,7 +189,7 @@ def test_what_is_no_assignment_is_named(assignment: str) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"system": "stainnnet"}, "there is no system 'stainnnet'; there are staingan, stainnet, stst"),
+        ({"system": "stainnnet"}, f"there is no system 'stainnnet'; there are {', '.join(SYSTEMS)}"),
         ({"system": None}, "there is no system None"),
         ({"model": {}}, "there is no model; there are background, config, data, health, system, training"),
         ({"config": {"chanels": 3}}, r"\[config\]: there is no setting chanels; there are .*channels"),
@@ -205,6 +205,7 @@ def test_what_is_no_assignment_is_named(assignment: str) -> None:
         ({"data": {"source": "a"}}, "source is 'a'; wanted a list"),
         ({"data": {"crop": 64}}, "crop is config.crop; leave it out of"),
         ({"data": {"flip": True, "batch": 2}}, "batch is config.batch_size, flip is config.horizontal_flips"),
+        ({"data": {"input_augmentation": "cagan"}}, "staingan has no input_augmentation; leave it out of"),
         ({"background": "gray"}, "background is 'gray'; wanted one of match, keep, white, none"),
         ({"training": {"precision": "fp8"}}, "precision is 'fp8'; wanted one of auto, no, bf16, fp16"),
         ({"training": {"accumulate": 0}}, "accumulate = 0; wanted 1 or more"),
@@ -262,9 +263,11 @@ def test_the_data_follow_the_config() -> None:
     changes = {"batch_size": 7, "crop": 52, "crop_position": "center", "horizontal_flips": False}
     changes |= {"vertical_flips": True, "quarter_turns": True}
     data = make_recipe({"system": "staingan", "config": changes, "data": FOLDERS}).data
-    assert {name: getattr(data, name) for name in FROM_CONFIG} == {
-        item: changes[theirs] for item, theirs in FROM_CONFIG.items()
+    assert {name: getattr(data, name) for name in FROM_CONFIG if FROM_CONFIG[name] in changes} == {
+        item: changes[theirs] for item, theirs in FROM_CONFIG.items() if theirs in changes
     }
+    # What this system's config does not have stays as it is.
+    assert (data.input_augmentation, data.content_pairs) == ("none", 0)
 
 
 def test_the_seed_of_the_data_follows_the_trainings() -> None:

@@ -5,7 +5,7 @@ file for each paper: networks, losses, order of updates, settings with the paper
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
@@ -112,7 +112,8 @@ class System(Normalizer):
         """One update of every network, in the paper's order.
 
         Args:
-            batch: for each of `domains`, images (N, 3, crop, crop) in 0..1.
+            batch: for each of `domains`, images (N, 3, crop, crop) in 0..1; with the setting `input_augmentation`
+                "source_input" and "target_input", too, and where there are labels "target_label".
             engine: precision, gradients and processes.
 
         Returns:
@@ -151,6 +152,17 @@ class System(Normalizer):
         if not has_norms(self.generator):
             return "none"
         return "training" if self.learned_statistics else "image"
+
+    @property
+    def labelled(self) -> bool:
+        """Whether labels of the target are learned from: batches then hold "target_label", (N,) int64, −1 where nobody
+        knows, and `config.task_classes` says how many classes there are."""
+        return False
+
+    def content_descriptor(self) -> Callable[[Tensor], Tensor] | None:
+        """What describes the content of images, (N, 3, H, W) in 0..1 to (N, D): where images are paired by content, the
+        nearest are. None for histograms of gray and the share of tissue."""
+        return None
 
     def normalizer(self) -> Normalizer:
         """What a training leaves to be used: the system itself, or a colour map where it is one."""

@@ -4,6 +4,9 @@
     for batch in data.batches(epoch=0):
         batch["source"], batch["target"]        # uint8 (N, 3, H, W)
 
+With `input_augmentation` there are "source_input" and "target_input", too: the same crops, changed in colour, for a
+network's input. With `labels` there is "target_label", int64 (N,): the place in `classes`, −1 where nobody knows.
+
 Every sample is a pure function of the seed, the epoch and its index: the same whatever the number of worker processes,
 of processes that train together, and of batches that were skipped because a run was resumed. No generator of torch is
 touched.
@@ -12,13 +15,12 @@ An epoch is as long as the longer of the lists; the shorter starts again with ot
 Every batch is full.
 """
 
-import hashlib
-import json
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,8 +33,10 @@ from restain.color.images import RGB8
 from restain.errors import InputError, RestainError
 from restain.training.augment import crop_position
 from restain.training.blank import kinds
-from restain.training.cutting import STREAMS, Batch, Cutter, Request, cut_window, to_tensor
+from restain.training.cutting import LABEL, STREAMS, Batch, Cutter, Request, cut_window, to_tensor
 from restain.training.data_settings import DataSettings as DataSettings
+from restain.training.digest import digest_of
+from restain.training.labels import find_labels
 from restain.training.listing import Lists, Progress, Role, list_data, sample_colors
 from restain.training.sampling import Plan, plan_epoch, shard, stable_order
 from restain.training.tiles import Picture, Shelf
@@ -45,6 +49,7 @@ class TrainingData:
         settings: as given.
         roles: "source", "target" or both: the keys of a batch.
         paired: whether source and target of a batch show the same tissue.
+        classes: names of the target's labels, sorted; empty where there are none.
         training: by role, the pictures to train on; those of pairs correspond.
         validation: by role, the pictures kept for validation, in a fixed order that mixes their files.
         cached: whether all pictures are in memory.
@@ -70,14 +75,15 @@ class TrainingData:
         self.settings = settings
         self.training, self.validation = listing.training, listing.validation
         self.failures, self.notes = listing.failures, listing.notes
+        self.classes, self._labels = self._find_labels()
         self.roles: tuple[Role, ...] = tuple(self.training)
         self.paired = bool(settings.pairs)
-        self.digest = _digest(self.training, self.validation)
+        self.digest = digest_of(self.training, self.validation, self._labels)
         self._leading = self.roles[:1] if self.paired else self.roles
         self._kinds = {role: _kinds_of(self.training[role], settings, role) for role in self._leading}
         self._shelf = Shelf()
         self.cached = self._keep(listing.kept)
-        self._cutter = Cutter(settings, self.training, self.paired, self._shelf)
+        self._cutter = Cutter(settings, self.training, self.paired, self._shelf, self._labels_of(self.training))
         self._workers = min(max(cores - 1, 1), 8) if settings.workers is None else settings.workers
         self._pin = pin_memory
         self._loader: DataLoader[Any] | None = None
@@ -108,7 +114,7 @@ class TrainingData:
             world: how many these are; each gets its part of every batch.
 
         Returns:
-            An iterator of uint8 (batch / world, 3, crop, crop) by role, in channels-last memory.
+            An iterator of uint8 (batch / world, 3, crop, crop) by role, in channels-last memory; and labels.
 
         Raises:
             InputError: the batch is no multiple of `world`.
@@ -200,15 +206,17 @@ class TrainingData:
             most: pictures of each list at most.
 
         Yields:
-            By role uint8 (batch, 3, crop, crop). Nothing where nothing is kept for validation.
+            By role uint8 (batch, 3, crop, crop), and labels. Nothing where nothing is kept for validation.
         """
+        labels = self._labels_of(self.validation)
         lists = {role: self.validation.get(role, []) for role in self.roles}
         count = 0 if not all(lists.values()) else max(len(pictures) for pictures in lists.values())
         count = count if most is None else min(count, most)
         size = batch or self.settings.batch
         for first in range(0, count, size):
             which = range(first, min(first + size, count))
-            yield {role: self._stack([some[i % len(some)] for i in which]) for role, some in lists.items()}
+            cut: Batch = {role: self._stack([some[i % len(some)] for i in which]) for role, some in lists.items()}
+            yield cut if labels is None else cut | {LABEL: torch.tensor([labels[i % len(labels)] for i in which])}
 
     def _shown(self) -> Lists:
         shown: Lists = {}
@@ -234,6 +242,20 @@ class TrainingData:
                 self._fixed[picture] = np.ascontiguousarray(cut)
         return cut
 
+    # ---- labels --------------------------------------------------------------------------------------------------
+
+    def _find_labels(self) -> tuple[tuple[str, ...], Mapping[Path, int]]:
+        if not self.settings.labels:
+            return (), {}
+        lists = [part.get("target", []) for part in (self.training, self.validation)]
+        found = find_labels(self.settings.labels, *lists)
+        self.notes += found.notes
+        return found.classes, found.numbers
+
+    def _labels_of(self, lists: Lists) -> list[int] | None:
+        """Of the target's pictures; None where nobody asks for labels."""
+        return [self._labels[picture.path] for picture in lists.get("target", [])] if self.classes else None
+
     # ---- the rest ------------------------------------------------------------------------------------------------
 
     def histogram(self, role: Role, *, most: int = 32) -> ColorHistogram:
@@ -257,6 +279,8 @@ class TrainingData:
     def summary(self) -> dict[str, Any]:
         """What is trained on, in numbers, for a run's record; no names of files, which may be patients'."""
         facts: dict[str, Any] = {"paired": self.paired, "digest": self.digest, "files_left_out": len(self.failures)}
+        if self.classes:
+            facts["classes"] = list(self.classes)
         for role in self.roles:
             for part, lists in (("training", self.training), ("validation", self.validation)):
                 some = lists.get(role, [])
@@ -336,16 +360,6 @@ def _kinds_of(
     if settings.blank_share < 1 and not len(tissue):
         raise InputError(f"no picture of the {role} has tissue; leave blank_share out to train on it as it is")
     return tissue, blank
-
-
-def _digest(training: Lists, validation: Lists) -> str:
-    facts = [
-        [part, role, picture.name, picture.location, picture.size, picture.downsample]
-        for part, lists in (("training", training), ("validation", validation))
-        for role, pictures in sorted(lists.items())
-        for picture in pictures
-    ]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def _cores() -> int:

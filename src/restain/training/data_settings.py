@@ -3,7 +3,7 @@
 import os
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from restain.errors import InputError
 from restain.training.augment import CropMode
@@ -47,6 +47,15 @@ class DataSettings:
     """Whether half of the crops are flipped top to bottom."""
     rotate: bool = False
     """Whether crops are turned by 0, 90, 180 or 270 degrees."""
+    input_augmentation: Literal["none", "cagan"] = "none"
+    """What is done to the colours of what a network is given, not of what its output is compared with: nothing, or
+    CAGAN's changes. Batches then hold both."""
+    labels: str = ""
+    """What the images of the target show: "folders", the name of the folder that each lies in, or a csv with the
+    columns image and label. Empty: not known."""
+    content_pairs: int = 0
+    """So many crops of the source, each with the crop of the target whose content is nearest to it, are trained on
+    together, and nothing else; 0 for all images, unpaired. Where `pairs` are given these go first."""
     blank_share: float | None = None
     """Share of the crops that is blank (less than 5 % of it stained), 0 to 1. None for what comes: of images all they
     show, of slides tissue."""
@@ -78,7 +87,7 @@ class DataSettings:
             if not all(isinstance(item, str | os.PathLike) for item in several):
                 raise InputError(f"got {name} = {given!r}; wanted paths")
             object.__setattr__(self, name, tuple(os.fspath(item) for item in several))
-        for name in ("pairs", "validation_pairs"):
+        for name in ("pairs", "validation_pairs", "labels"):
             if not isinstance(getattr(self, name), str | os.PathLike):
                 raise InputError(f"got {name} = {getattr(self, name)!r}; wanted a path")
             object.__setattr__(self, name, os.fspath(getattr(self, name)))
@@ -98,6 +107,8 @@ class DataSettings:
                 raise InputError("validation_source and validation_target of pairs need validation_pairs")
             if pairs and any(len(folder) > 1 for folder in folders):
                 raise InputError(f"{name}pairs needs one {name}source and one {name}target folder; got {folders}")
+        if self.labels and not (self.target or self.pairs):
+            raise InputError("labels without target; they are those of its images")
         for role in ("source", "target"):
             if not self.pairs and getattr(self, f"validation_{role}") and not getattr(self, role):
                 raise InputError(f"validation_{role} without {role}; there is nothing to train on")
@@ -110,7 +121,7 @@ class DataSettings:
 
     def _check_numbers(self) -> None:
         lows = {"batch": 1, "crop": 16, "samples_per_epoch": 0, "slide_tiles": 1, "slide_tile": 0}
-        lows |= {"cache_bytes": 0, "workers": 0, "seed": 0}
+        lows |= {"content_pairs": 0, "cache_bytes": 0, "workers": 0, "seed": 0}
         for name, low in lows.items():
             value = getattr(self, name)
             if value is None and name == "workers":
@@ -129,10 +140,14 @@ class DataSettings:
             raise InputError(f"got validation_share = {self.validation_share}; wanted 0 to below 1")
         if self.crop_mode not in ("random", "center", "top-left"):
             raise InputError(f"got crop_mode = {self.crop_mode!r}; wanted random, center or top-left")
+        if self.input_augmentation not in ("none", "cagan"):
+            raise InputError(f"got input_augmentation = {self.input_augmentation!r}; wanted none or cagan")
         if self.blank_share is not None and not 0 <= self.blank_share <= 1:
             raise InputError(f"got blank_share = {self.blank_share}; wanted 0 to 1, or nothing")
         if self.blank_share is not None and self.crop_mode != "random":
             raise InputError('blank_share decides where crops lie; it needs crop_mode = "random"')
+        if self.blank_share is not None and self.content_pairs and not self.pairs:
+            raise InputError("blank_share decides where crops lie, and content_pairs which there are; leave one out")
         for name in ("mpp", "slide_downsample"):
             value = getattr(self, name)
             if value is not None and not 0.01 <= value <= 1000:

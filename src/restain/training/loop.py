@@ -12,7 +12,7 @@ nothing had happened. 🤗 accelerate brings devices, precision, gradient accumu
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -42,6 +42,7 @@ def train(
     overwrite: bool = False,
     device: str = "auto",
     quiet: bool = False,
+    system: System | None = None,
 ) -> TrainingResult:
     """Train a system into a run's folder.
 
@@ -52,6 +53,8 @@ def train(
         overwrite: whether a run that is there is removed.
         device: "auto", "cpu" or "cuda".
         quiet: whether to show no progress.
+        system: what is trained, where it is ready already: with a network of one's own in it, or weights to begin with.
+            None for a new one. Its settings must be the recipe's.
 
     Raises:
         InputError, SlideError: settings or images that cannot be.
@@ -64,7 +67,9 @@ def train(
         refuse_folder(output, overwrite=overwrite)  # before the images are listed, which may take a while
     # Before the folder is made: what cannot be trained leaves none.
     torch.manual_seed(recipe.training.seed)  # of initial weights: the same in every process
-    system = SYSTEMS[recipe.system](config=recipe.config, background=recipe.background)
+    if system is None:
+        system = SYSTEMS[recipe.system](config=recipe.config, background=recipe.background)
+    _check_system(recipe, system)
     with ExitStack() as stack:
         data = stack.enter_context(TrainingData(recipe.data, pin_memory=accelerator.device.type == "cuda"))
         _check_data(recipe, system, data, accelerator)
@@ -82,6 +87,16 @@ def train(
     return result
 
 
+def _check_system(recipe: Recipe, system: System) -> None:
+    """See that a system is what the recipe says it is."""
+    if system.name != recipe.system:
+        raise InputError(f"got a system {system.name} with a recipe of {recipe.system}")
+    if system.config != recipe.config or system.background != recipe.background:
+        raise InputError(f"the settings of the given {system.name} are not the recipe's; make both from the same ones")
+    if not system.trainable:
+        raise InputError(f"the given {system.name} was made with trainable=False, without what only training needs")
+
+
 def _check_data(recipe: Recipe, system: System, data: TrainingData, accelerator: "Accelerator") -> None:
     """See that the system can learn from these data as the recipe says, by so many processes."""
     missing = [domain for domain in system.domains if domain not in data.roles]
@@ -89,12 +104,29 @@ def _check_data(recipe: Recipe, system: System, data: TrainingData, accelerator:
         raise InputError(f"{system.name} learns from {' and '.join(system.domains)}; give --{missing[0]} too")
     if system.paired and not data.paired:
         raise InputError(f"{system.name} learns from pairs of the same tissue; say with --pairs which they are")
+    if system.labelled:
+        _check_labels(recipe, system, data)
     if recipe.training.select == "best":
         if type(system).validation_loss is System.validation_loss:
             raise InputError(f"select is best, but {system.name} has no validation loss; wanted last or auto")
         if not all(data.validation.get(role) for role in data.roles):
             raise InputError("select is best, but no image is kept for validation; wanted last or auto")
     shard(0, data.settings.batch, accelerator.process_index, accelerator.num_processes)
+
+
+def _check_labels(recipe: Recipe, system: System, data: TrainingData) -> None:
+    if not data.classes:
+        raise InputError(
+            f"{system.name} with these settings learns from labels of the target; say with --labels what they are: "
+            "folders (each image lies in that of its class), or a csv with the columns image,label"
+        )
+    config: Any = recipe.config
+    wanted, count = config.task_classes, len(data.classes)
+    if count != wanted:
+        raise InputError(
+            f"the target has {count} classes ({', '.join(data.classes)}), and task_classes is {wanted}; "
+            f"give --set config.task_classes={count}, or other labels"
+        )
 
 
 def _notes(system: System, data: TrainingData, accelerator: "Accelerator") -> list[str]:

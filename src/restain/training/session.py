@@ -233,6 +233,8 @@ class Session:
             "data_sha256": self.data.digest,
             "training_data_license": self.settings.training_data_license,
         }
+        if self.data.classes:
+            facts["classes"] = list(self.data.classes)
         self.system.finish(self.white.level.tolist(), self.white.origin, {"training": facts})
 
     # ---- small parts ----------------------------------------------------------------------------------------------

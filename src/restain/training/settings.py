@@ -81,7 +81,7 @@ class Recipe:
     Attributes:
         system: a key of `SYSTEMS`.
         config: the system's settings.
-        data: what is trained on; what the system's config decides (crop, batch, flips) follows it.
+        data: what is trained on; what the system's config decides (`FROM_CONFIG`) follows it.
         training: how it is run.
         health: when a run counts as dead.
         background: what becomes of glass when the trained system normalizes.
@@ -109,8 +109,11 @@ FROM_CONFIG = {
     "flip": "horizontal_flips",
     "flip_vertical": "vertical_flips",
     "rotate": "quarter_turns",
+    "input_augmentation": "input_augmentation",
+    "content_pairs": "content_pairs",
 }
-"""Settings of the data that belong to the system, as papers state them, by the config's names."""
+"""Settings of the data that belong to the system, as papers state them, by the config's names. A config that lacks one
+leaves it at its default."""
 
 
 def make_recipe(values: Mapping[str, Any], where: str = "the recipe") -> Recipe:
@@ -137,10 +140,13 @@ def make_recipe(values: Mapping[str, Any], where: str = "the recipe") -> Recipe:
         tables[table] = values.get(table, {})
         if not isinstance(tables[table], Mapping):
             raise InputError(f"{where}: {table} is {tables[table]!r}; wanted a table of settings")
-    if taken := sorted(set(tables["data"]) & set(FROM_CONFIG)):
-        hint = ", ".join(f"{item} is config.{FROM_CONFIG[item]}" for item in taken)
-        raise InputError(f"{where}: {hint}; leave it out of [data]")
     config = make_settings(SYSTEMS[str(name)].config_type, tables["config"], f"{where}, [config]")
+    decided = {item: getattr(config, theirs) for item, theirs in FROM_CONFIG.items() if hasattr(config, theirs)}
+    if taken := sorted(set(tables["data"]) & set(FROM_CONFIG)):
+        hints = [
+            f"{item} is config.{FROM_CONFIG[item]}" if item in decided else f"{name} has no {item}" for item in taken
+        ]
+        raise InputError(f"{where}: {', '.join(hints)}; leave it out of [data]")
     training = make_settings(TrainingSettings, tables["training"], f"{where}, [training]")
     data_values = {"seed": training.seed, **tables["data"]}
     data = make_settings(DataSettings, data_values, f"{where}, [data]")
@@ -149,7 +155,7 @@ def make_recipe(values: Mapping[str, Any], where: str = "the recipe") -> Recipe:
     return Recipe(
         system=str(name),
         config=config,
-        data=replace(data, **{item: getattr(config, theirs) for item, theirs in FROM_CONFIG.items()}),
+        data=replace(data, **decided),
         training=training,
         health=make_settings(HealthOptions, tables["health"], f"{where}, [health]"),
         background=background,

@@ -50,8 +50,8 @@ def picture_sheet(system: System, data: TrainingData, count: int, title: str) ->
 
 
 def to_floats(images: Tensor) -> Tensor:
-    """uint8 (N, 3, H, W) as floats in 0..1."""
-    return images.float().div_(255)
+    """uint8 (N, 3, H, W) as floats in 0..1; labels, which are int64, stay what they are."""
+    return images if images.dtype == torch.int64 else images.float().div_(255)
 
 
 def to_images(batch: Tensor) -> list[RGB8]:
