@@ -164,6 +164,11 @@ class System(Normalizer):
         nearest are. None for histograms of gray and the share of tissue."""
         return None
 
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """What must be said of a training with these settings: shown when it starts, and kept with the weights."""
+        return ()
+
     def normalizer(self) -> Normalizer:
         """What a training leaves to be used: the system itself, or a colour map where it is one."""
         return self

@@ -131,7 +131,7 @@ def _check_labels(recipe: Recipe, system: System, data: TrainingData) -> None:
 
 def _notes(system: System, data: TrainingData, accelerator: "Accelerator") -> list[str]:
     """What a person should know before a training."""
-    notes = list(data.notes)
+    notes = [*data.notes, *system.caveats]
     size, small = _size(system.generator), f"{system.name}-small"
     if accelerator.device.type == "cpu" and size > SLOW_ON_CPU:
         hint = f"; --recipe {small} shows sooner what it learns" if small in shipped_recipes() else ""

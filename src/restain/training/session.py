@@ -235,6 +235,8 @@ class Session:
         }
         if self.data.classes:
             facts["classes"] = list(self.data.classes)
+        if self.system.caveats:
+            facts["caveats"] = list(self.system.caveats)
         self.system.finish(self.white.level.tolist(), self.white.origin, {"training": facts})
 
     # ---- small parts ----------------------------------------------------------------------------------------------
