@@ -12,9 +12,6 @@ from restain.errors import InputError
 from restain.networks.blocks import check_sides
 from restain.networks.unet import forward_unet
 
-TIE = 0.01
-"""Grey levels by which red must lead to be the greatest: in 0..1, levels are rounded, and equal ones must stay so."""
-
 
 def red_mask(images: Tensor, delta: float = 0.0, median: bool = False) -> Tensor:
     """Where red is the greatest channel: it tells red from blue cytoplasm, which gray does not.
@@ -30,8 +27,9 @@ def red_mask(images: Tensor, delta: float = 0.0, median: bool = False) -> Tensor
     Returns:
         (N, 1, H, W), 1 for red and 0 elsewhere, in the type of the images.
     """
-    red, others = images[:, :1], images[:, 1:].amax(dim=1, keepdim=True)
-    mask = (red - others > (delta + TIE) / 255).to(images.dtype)
+    # Rounded as they are, the 256 levels in 0..1 are whole numbers again when multiplied: ties stay ties.
+    levels = images * 255
+    mask = (levels[:, :1] > levels[:, 1:].amax(dim=1, keepdim=True) + delta).to(images.dtype)
     if median:
         mask = (functional.avg_pool2d(functional.pad(mask, (1, 1, 1, 1), mode="replicate"), 3, 1) > 0.5).to(mask.dtype)
     return mask
