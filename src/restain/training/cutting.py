@@ -32,7 +32,8 @@ class Cutter(Dataset[Any]):
     def __init__(
         self, settings: DataSettings, lists: Lists, together: bool, shelf: Shelf, labels: Sequence[int] | None = None
     ) -> None:
-        """
+        """Nothing is read yet.
+
         Args:
             settings: where crops lie, and what is done to them.
             lists: pictures by role.

@@ -15,10 +15,7 @@ An epoch is as long as the longer of the lists; the shorter starts again with ot
 Every batch is full.
 """
 
-import multiprocessing
 import os
-import signal
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,15 +23,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Sampler
 
 from restain.color.histogram import ColorHistogram
 from restain.color.images import RGB8
 from restain.errors import InputError, RestainError
 from restain.training.augment import crop_position
 from restain.training.blank import kinds
-from restain.training.cutting import LABEL, STREAMS, Batch, Cutter, Request, cut_window, to_tensor
+from restain.training.content_pairs import ContentPair, Descriptor, pair_by_content
+from restain.training.cutting import LABEL, STREAMS, Batch, Cutter, cut_window, to_tensor
 from restain.training.data_settings import DataSettings as DataSettings
+from restain.training.decoding import Decoder
 from restain.training.digest import digest_of
 from restain.training.labels import find_labels
 from restain.training.listing import Lists, Progress, Role, list_data, sample_colors
@@ -49,8 +47,9 @@ class TrainingData:
         settings: as given.
         roles: "source", "target" or both: the keys of a batch.
         paired: whether source and target of a batch show the same tissue.
+        content_pairs: which crops were paired because they show like content; empty where none were.
         classes: names of the target's labels, sorted; empty where there are none.
-        training: by role, the pictures to train on; those of pairs correspond.
+        training: by role, the pictures to train on; those of pairs, by content too, correspond.
         validation: by role, the pictures kept for validation, in a fixed order that mixes their files.
         cached: whether all pictures are in memory.
         failures: files that were left out, and why.
@@ -58,13 +57,21 @@ class TrainingData:
         digest: a name for exactly these pictures, split so: a resumed run can see whether its data are the same.
     """
 
-    def __init__(self, settings: DataSettings, *, pin_memory: bool = False, progress: Progress | None = None) -> None:
+    def __init__(
+        self,
+        settings: DataSettings,
+        *,
+        pin_memory: bool = False,
+        progress: Progress | None = None,
+        descriptor: Descriptor | None = None,
+    ) -> None:
         """List the files; every one is opened, and every image decoded once.
 
         Args:
             settings: what to train on.
             pin_memory: whether batches are in page-locked memory, so that copies to a GPU overlap.
             progress: called with the number of files listed so far, and of all.
+            descriptor: for pairs by content, what says how like two crops are; None for their grays.
 
         Raises:
             InputError: there are no such files, none can be read, or no picture is left to train on.
@@ -78,16 +85,16 @@ class TrainingData:
         self.classes, self._labels = self._find_labels()
         self.roles: tuple[Role, ...] = tuple(self.training)
         self.paired = bool(settings.pairs)
-        self.digest = digest_of(self.training, self.validation, self._labels)
-        self._leading = self.roles[:1] if self.paired else self.roles
-        self._kinds = {role: _kinds_of(self.training[role], settings, role) for role in self._leading}
         self._shelf = Shelf()
+        self.content_pairs = self._pair_by_content(listing.kept, descriptor)
+        self._together = self.paired or bool(self.content_pairs)
+        self.digest = digest_of(self.training, self.validation, self._labels)
+        self._leading = self.roles[:1] if self._together else self.roles
+        self._kinds = {role: _kinds_of(self.training[role], settings, role) for role in self._leading}
         self.cached = self._keep(listing.kept)
-        self._cutter = Cutter(settings, self.training, self.paired, self._shelf, self._labels_of(self.training))
-        self._workers = min(max(cores - 1, 1), 8) if settings.workers is None else settings.workers
-        self._pin = pin_memory
-        self._loader: DataLoader[Any] | None = None
-        self._requests = _Requests()
+        self._cutter = Cutter(settings, self.training, self._together, self._shelf, self._labels_of(self.training))
+        workers = min(max(cores - 1, 1), 8) if settings.workers is None else settings.workers
+        self._decoder = Decoder(self._cutter, 0 if self.cached else workers, pin_memory=pin_memory)
         self._turn = 0
         self._fixed: dict[Picture, RGB8] = {}
 
@@ -133,7 +140,7 @@ class TrainingData:
             [(epoch, i, tuple((role, int(p.pictures[i]), int(p.blank[i])) for role, p in plans.items())) for i in part]
             for part in parts
         )
-        for batch in self._decoded(requests):
+        for batch in self._decoder.decode(requests):
             if isinstance(batch, RestainError):
                 raise batch
             yield batch
@@ -154,35 +161,6 @@ class TrainingData:
                 seed, len(self.training[role]), count, blank_share=share, tissue=tissue, blank=blank
             )
         return plans
-
-    def _decoded(self, requests: Iterator[Request]) -> Iterator[Batch | RestainError]:
-        if self.cached or not self._workers:
-            for request in requests:
-                batch = self._cutter[request]
-                pin = self._pin and not isinstance(batch, RestainError)
-                yield {role: images.pin_memory() for role, images in batch.items()} if pin else batch  # type: ignore[union-attr]
-            return
-        if self._loader is None:
-            self._loader = DataLoader(
-                self._cutter,
-                batch_size=None,  # a request is a whole batch already
-                sampler=self._requests,
-                num_workers=self._workers,
-                collate_fn=_as_it_is,
-                worker_init_fn=_hear_the_trainer,
-                prefetch_factor=2,
-                persistent_workers=True,
-                pin_memory=self._pin,
-                generator=torch.Generator(),  # else it would take a number from torch's own at every epoch
-            )
-        self._requests.now = requests
-        try:
-            yield from self._loader
-        except RuntimeError as error:  # killed, mostly for lack of memory, in the machine or in /dev/shm
-            reason = str(error).strip().partition("\n")[0]
-            raise RestainError(
-                f"a decoding process failed ({reason}); set workers lower, or to 0 to see why"
-            ) from error
 
     # ---- validation ----------------------------------------------------------------------------------------------
 
@@ -221,7 +199,7 @@ class TrainingData:
     def _shown(self) -> Lists:
         shown: Lists = {}
         for role in self.roles:
-            lead = self.training["source"] if self.paired else self.training[role]
+            lead = self.training["source"] if self._together else self.training[role]
             order = stable_order([f"{picture.name} {picture.location}" for picture in lead], self.settings.seed)
             shown[role] = self.validation.get(role) or [self.training[role][i] for i in order]
         return shown
@@ -241,6 +219,34 @@ class TrainingData:
             if (len(self._fixed) + 1) * cut.nbytes <= self.settings.cache_bytes:
                 self._fixed[picture] = np.ascontiguousarray(cut)
         return cut
+
+    # ---- pairs by content ----------------------------------------------------------------------------------------
+
+    def _pair_by_content(self, kept: dict[Picture, RGB8], descriptor: Descriptor | None) -> list[ContentPair]:
+        """Pair crops, where that is asked for, and train on them instead of on all pictures."""
+        settings = self.settings
+        if not settings.content_pairs or len(self.roles) < 2:
+            return []
+        if self.paired:
+            self.notes.append("pairs are given, so that none are made by content")
+            return []
+        self._shelf.kept = kept
+        pairs = pair_by_content(
+            self.training, settings.content_pairs, settings.crop, settings.seed, self._shelf, descriptor
+        )
+        self._shelf.kept = {}
+        self.training = {"source": [pair.source for pair in pairs], "target": [pair.target for pair in pairs]}
+        targets = len(set(self.training["target"]))
+        if len(pairs) < settings.content_pairs or targets < len(pairs):
+            self.notes.append(
+                f"{len(pairs)} pairs were made by content, of {settings.content_pairs} wanted, with {targets} crops of "
+                "the target: the images have no more crops"
+            )
+        return pairs
+
+    def content_images(self) -> list[tuple[RGB8, RGB8]]:
+        """The crops that were paired by content, each (crop, crop, 3) uint8; to look at."""
+        return [(self._middle(pair.source), self._middle(pair.target)) for pair in self.content_pairs]
 
     # ---- labels --------------------------------------------------------------------------------------------------
 
@@ -281,6 +287,8 @@ class TrainingData:
         facts: dict[str, Any] = {"paired": self.paired, "digest": self.digest, "files_left_out": len(self.failures)}
         if self.classes:
             facts["classes"] = list(self.classes)
+        if self.content_pairs:
+            facts["content_pairs"] = len(self.content_pairs)
         for role in self.roles:
             for part, lists in (("training", self.training), ("validation", self.validation)):
                 some = lists.get(role, [])
@@ -291,7 +299,7 @@ class TrainingData:
     def close(self) -> None:
         """End worker processes and close files."""
         self._turn += 1
-        self._loader = None
+        self._decoder.close()
         self._shelf.close()
 
     def __enter__(self) -> "TrainingData":
@@ -311,36 +319,6 @@ class TrainingData:
             self._shelf.kept[picture] = self._shelf.read(picture, 0, 0, *picture.size) if pixels is None else pixels
         self._shelf.close()
         return True
-
-
-class _Requests(Sampler[Any]):
-    """What the worker processes are to cut next; set before each epoch, as they outlive it."""
-
-    def __init__(self) -> None:
-        self.now: Iterator[Request] = iter(())
-
-    def __iter__(self) -> Iterator[Request]:
-        return self.now
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
-
-
-def _hear_the_trainer(number: int) -> None:
-    """Make a decoding process deaf to a terminal's Ctrl-C and a cluster's SIGTERM, which go to every process: the one
-    that trains hears them, wants batches until its update is done, and then ends these."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    trainer = multiprocessing.parent_process()
-    if hasattr(signal, "sigwaitinfo") and trainer is not None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_obey, args=(trainer.pid,), daemon=True).start()
-
-
-def _obey(trainer: int) -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != trainer:
-        pass
-    os._exit(0)
 
 
 def _kinds_of(

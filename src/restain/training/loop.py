@@ -19,6 +19,7 @@ from torch import nn
 
 from restain.errors import InputError
 from restain.systems import SYSTEMS, System
+from restain.training.content_pairs import pairs_sheet, write_table
 from restain.training.data import TrainingData
 from restain.training.engine import make_accelerator
 from restain.training.run_folder import RunFolder, refuse_folder
@@ -71,7 +72,9 @@ def train(
         system = SYSTEMS[recipe.system](config=recipe.config, background=recipe.background)
     _check_system(recipe, system)
     with ExitStack() as stack:
-        data = stack.enter_context(TrainingData(recipe.data, pin_memory=accelerator.device.type == "cuda"))
+        descriptor = system.content_descriptor() if recipe.data.content_pairs else None
+        pin = accelerator.device.type == "cuda"
+        data = stack.enter_context(TrainingData(recipe.data, pin_memory=pin, descriptor=descriptor))
         _check_data(recipe, system, data, accelerator)
         for note in _notes(system, data, accelerator) if main and not quiet else ():
             print(f"restain: note: {note}", file=sys.stderr)
@@ -79,6 +82,9 @@ def train(
         session = Session(recipe, system, data, run, accelerator, quiet=quiet)
         if resume:
             session.resume()
+        if main and data.content_pairs:
+            write_table(run.pairs, data.content_pairs)
+            run.save_pairs_sheet(pairs_sheet(data.content_images()))
         if main:
             run.record_start(command=sys.argv, device=str(accelerator.device), precision=accelerator.mixed_precision)
         result = session.train()

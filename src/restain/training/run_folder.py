@@ -3,6 +3,7 @@
     runs/NAME/
     ├── settings.toml              every setting as resolved; can be given back as a recipe
     ├── environment.json           versions, device, command and time of every start
+    ├── pairs.csv, pairs.png       which crops were paired by content, where some were
     ├── metrics.jsonl              a line of losses every so many steps (metrics_log.py)
     ├── curves.png                 the losses drawn
     ├── pictures/step-00001000.png validation sheets
@@ -188,6 +189,16 @@ class RunFolder:
         """The folder of TensorBoard's events."""
         return self.path / "tensorboard"
 
+    @property
+    def pairs(self) -> Path:
+        """The table of crops that were paired by content."""
+        return self.path / "pairs.csv"
+
+    @property
+    def pairs_sheet(self) -> Path:
+        """The picture of them."""
+        return self.path / "pairs.png"
+
     # ---- written ------------------------------------------------------------------------------------------------
 
     def record_start(self, *, command: Sequence[str] | str, device: str, **more: Any) -> None:
@@ -203,10 +214,11 @@ class RunFolder:
 
     def save_picture(self, step: int, sheet: "Image.Image") -> Path:
         """Write a validation sheet as `pictures/step-….png`."""
-        path = self.pictures / f"step-{step:08d}.png"
-        with atomic_output(path, overwrite=True) as temporary, temporary.open("wb") as stream:
-            sheet.save(stream, "PNG")
-        return path
+        return _save_png(self.pictures / f"step-{step:08d}.png", sheet)
+
+    def save_pairs_sheet(self, sheet: "Image.Image") -> Path:
+        """Write the picture of crops that were paired by content."""
+        return _save_png(self.pairs_sheet, sheet)
 
     def save_checkpoint(self, step: int, state: Any, *, score: float | None = None) -> Path:
         """Write `checkpoints/step-….safetensors`, then remove those that are no longer kept.
@@ -290,7 +302,8 @@ class RunFolder:
         for folder, pattern in ((self.checkpoints, "*.safetensors"), (self.pictures, "step-*.png")):
             for path in folder.glob(pattern):
                 path.unlink(missing_ok=True)
-        for path in (self.metrics, self.curves, self.normalizer, self.path / "environment.json"):
+        results = (self.pairs, self.pairs_sheet, self.metrics, self.curves, self.normalizer)
+        for path in (*results, self.path / "environment.json"):
             path.unlink(missing_ok=True)
         if self.tensorboard.is_dir():
             shutil.rmtree(self.tensorboard)
@@ -335,6 +348,12 @@ def _is_empty(path: Path) -> bool:
 
 def _refusal(path: Path) -> OutputError:
     return OutputError(f"{path} is a training run already; --resume continues it, --overwrite starts it anew")
+
+
+def _save_png(path: Path, image: "Image.Image") -> Path:
+    with atomic_output(path, overwrite=True) as temporary, temporary.open("wb") as stream:
+        image.save(stream, "PNG")
+    return path
 
 
 def _link(source: Path, target: Path) -> None:
