@@ -21,6 +21,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
     "stainnet": {"channels": 6, "kernels": (3, 1, 3), "crop": 32, "batch_size": 2},
     "stst": {"channels": 2, "crop": 256},
+    "chen": {"channels": 2, "discriminator_channels": 2, "crop": 128, "batch_size": 2},
 }
 """Settings by the system's name."""
 

@@ -338,6 +338,7 @@ def test_a_trained_task_network_is_loaded_and_kept(task: str, network, tmp_path:
     system = make("chen", **config)
     assert system.config.stages[0] == 0
     assert system.stage == 1
+    assert system.caveats == ()
     assert set(system.make_optimizers()) == {"generator", "discriminator", "discriminator_source"}
     images = torch.rand(2, 3, 64, 64)
     system.task.train()
@@ -455,6 +456,9 @@ def test_a_run_goes_through_its_stages_and_resumes_across_them(
     normalizer = restain.load(tmp_path / "parts")
     assert set(normalizer.networks()) == {"generator"}
     assert normalizer.config.epochs == 4
+    (caveat,) = normalizer.provenance_["training"]["caveats"]
+    assert "resnet50" in caveat
+    assert "pretrained=False" in caveat
     assert "task.network.fc.weight" in {
         f"{name}.{key}" for name, network in state_of(tmp_path / "parts")["networks"].items() for key in network
     }

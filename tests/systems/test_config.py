@@ -207,6 +207,23 @@ OWN = {
         "inference": ["train"],
         "inference_seed": [-1, 10**30],
     },
+    "chen": {
+        "epochs": [-1, 7],  # 0 is the sum of the stages
+        "crop": [0, 64, 192 + 32, 10**9],
+        **{f"{stage}_epochs": [-1, math.nan] for stage in ("task", "stage1", "stage2", "stage3")},
+        "channels": [0, 10**9],
+        "discriminator_channels": [0, 10**9],
+        "mask_delta": [-1.0, 255.0, math.nan],
+        **{f"lambda_{name}": [-1.0, math.nan, math.inf] for name in ("gan1", "gan2", "l1", "task")},
+        "task": ["vgg16"],
+        "task_weights": ["weights.pth"],  # of no task network
+        "task_classes": [1, 10**9],
+        "task_width": [0, 10**9],
+        "task_normalization": ["caffe"],
+        "task_learning_rate": [0.0, -1e-4, math.nan, math.inf],
+        "beta1": [-0.1, 1.0],
+        "beta2": [1.0],
+    },
 }
 IMPOSSIBLE = [
     (system, name, value)

@@ -20,6 +20,7 @@ CASES = {
     "staingan": {"channels": 4, "blocks": 1, "crop": 32, "discriminator_layers": 1},
     "stst": {"channels": 2},
     "stainnet": {"kernels": (3, 1, 1), "channels": 4},
+    "chen": {"channels": 2, "mask_delta": 4.0, "mask_median": True},
 }
 
 

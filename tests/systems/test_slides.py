@@ -26,7 +26,7 @@ from restain.systems.windows import pad_to_multiple, to_tensor  # noqa: E402
 
 from .small import CONFIGS, WHITE, make, trained  # noqa: E402
 
-STATISTICS = {"staingan": "slide", "stst": "slide", "stainnet": "none"}
+STATISTICS = {"staingan": "slide", "stst": "slide", "stainnet": "none", "chen": "training"}
 
 
 @pytest.fixture(scope="module")

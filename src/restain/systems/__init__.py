@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from restain.systems.base import System
+from restain.systems.chen import Chen
 from restain.systems.staingan import StainGAN
 from restain.systems.stainnet import StainNetStudent
 from restain.systems.stst import STST
@@ -13,6 +14,7 @@ SYSTEMS: Mapping[str, type[System]] = MappingProxyType(
         "staingan": StainGAN,
         "stainnet": StainNetStudent,
         "stst": STST,
+        "chen": Chen,
     }
 )
 """Every system by the name that `restain train` and files know it by."""

@@ -121,6 +121,13 @@ class Chen(System):
         """Its batch norms keep the statistics of training."""
         return True
 
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """That the task network was not trained before, where it was not."""
+        if not self.config.stages[0]:
+            return ()
+        return (f"the task network, a {self.config.task}, begins with random weights (pretrained=False)",)
+
     def begin_epoch(self, epoch: int) -> None:
         """Go on to the stage of this epoch. Weights and optimizers stay as they are."""
         self.stage = self.config.stage(epoch)
