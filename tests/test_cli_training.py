@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 import restain
+from restain.cli_training import train
 from restain.systems import SYSTEMS
 from restain.training.checkpoint import load_state
 from restain.training.run_folder import RunFolder
@@ -97,7 +98,20 @@ def test_options_reach_the_recipe(run: Run, tissue: Path, tmp_path: Path) -> Non
         "names",
     ]
     options += ["--epochs", 4, "--batch-size", 2, "--crop", 20, "--learning-rate", 0.5, "--max-steps", 1, "--seed", 7]
-    options += ["--workers", 0, "--precision", "no", "--training-data-license", "CC0-1.0", "--device", "cpu"]
+    rows = [f"{number},{'even' if number % 2 == 0 else 'odd'}" for number in range(6)]
+    (tmp_path / "labels.csv").write_text("\n".join(["image,label", *rows]))
+    options += [
+        "--labels",
+        tmp_path / "labels.csv",
+        "--workers",
+        0,
+        "--precision",
+        "no",
+        "--training-data-license",
+        "CC0-1.0",
+        "--device",
+        "cpu",
+    ]
     options += ["--set", "config.epochs=6", "--set", "training.log_every=1", "-o", tmp_path / "run"]
     assert run("train", *options).code == 0
     settings = RunFolder.open(tmp_path / "run", lock=False).settings
@@ -112,6 +126,8 @@ def test_options_reach_the_recipe(run: Run, tissue: Path, tmp_path: Path) -> Non
         "learning_rate": 0.5,
     }
     assert (data["validation_share"], data["seed"], data["pairs"], data["workers"]) == (0.3, 7, "names", 0)
+    assert data["labels"] == str(tmp_path / "labels.csv")
+    assert restain.load(tmp_path / "run").provenance_["training"]["classes"] == ["even", "odd"]
     assert (training["ema"], training["seed"], training["log_every"], training["precision"]) == (0.5, 7, 1, "no")
     assert restain.load(tmp_path / "run").provenance_["training"]["training_data_license"] == "CC0-1.0"
 
@@ -142,6 +158,11 @@ def test_resuming(run: Run, tissue: Path, tmp_path: Path, monkeypatch: pytest.Mo
     refused(run("train", "-o", tmp_path / "run", "--resume", "--overwrite"), "give one of them")
 
 
+def test_every_system_is_named_in_the_help() -> None:
+    first = str(train.__doc__).splitlines()[0]
+    assert set(SYSTEMS) <= set(first.replace(".", ",").replace(":", ",").replace(" ", "").split(","))
+
+
 def test_module_is_the_command() -> None:
     done = subprocess.run([sys.executable, "-m", "restain", "--version"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, restain.__version__, "")
@@ -166,7 +187,7 @@ def test_images_that_are_not_there(run: Run, tissue: Path, tmp_path: Path) -> No
 
 def test_settings_that_are_not_there(run: Run, tissue: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    refused(run("train", "-o", out), "name a system (staingan, stainnet, stst) or a --recipe")
+    refused(run("train", "-o", out), f"name a system ({', '.join(SYSTEMS)}) or a --recipe")
     refused(run("train", "cyclegan", "--target", tissue / "b", "-o", out), "there is no system 'cyclegan'")
     refused(run("train", "--recipe", "stain-gan", "-o", out), "there is no recipe stain-gan", "staingan-small")
     refused(run("train", "stst", "--recipe", "staingan", "-o", out), "the recipe staingan is of staingan, not of stst")
@@ -180,6 +201,13 @@ def test_settings_that_are_not_there(run: Run, tissue: Path, tmp_path: Path) -> 
     refused(run(*start, "--set", "config.crop=33"), "crop = 33; wanted a multiple of 4")
     refused(run(*start, "--precision", "fp16", "--device", "cpu"), "fp16 needs a GPU")
     refused(run(*start, "--precision", "fp8"), "fp8")
+    for option in ("variant", "task", "task-weights", "feature-weights"):
+        refused(run(*start, f"--{option}", "x"), f"there is no setting {option.replace('-', '_')}; there are epochs")
+    refused(run(*start, "--labels", "nowhere.csv"), "nowhere.csv cannot be read as a csv of labels")
+    refused(
+        run(*start, "--labels", "folders"),
+        "by their folders, all images of the target are b; wanted two classes or more",
+    )
     refused(run(*command("stst", tissue, "-o", out), "--set", "training.accumulate=2"), "accumulate must be 1")
     refused(run("train", "staingan", "--target", tissue / "b"), "output")
     assert not out.exists()

@@ -27,6 +27,7 @@ def train(
     validation_source: tuple[str, ...] = (),
     validation_target: tuple[str, ...] = (),
     validation_pairs: str | None = None,
+    labels: str | None = None,
     output: Annotated[Path, Parameter(name=["--output", "-o"])],
     recipe: str | None = None,
     set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
@@ -34,6 +35,10 @@ def train(
     batch_size: int | None = None,
     crop: int | None = None,
     learning_rate: float | None = None,
+    variant: str | None = None,
+    task: str | None = None,
+    task_weights: Path | None = None,
+    feature_weights: str | None = None,
     max_steps: int | None = None,
     seed: int | None = None,
     workers: int | None = None,
@@ -45,7 +50,7 @@ def train(
     resume: Annotated[bool, Parameter(negative="")] = False,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
-    """Train a system: staingan, stainnet, stst. Needs `pip install 'restain[train]'`.
+    """Train a system: staingan, stainnet, stst, chen, nst, dstgan. Needs `pip install 'restain[train]'`.
 
     Parameters
     ----------
@@ -63,6 +68,9 @@ def train(
         The same for the target.
     validation_pairs: str
         The same for pairs.
+    labels: str
+        For systems that learn from labels of the target: "folders" for the name of the folder that each image lies in,
+        or a csv with the columns image,label.
     output: Path
         The run's folder: settings, log, pictures, checkpoints, and the trained normalizer.
     recipe: str
@@ -77,6 +85,14 @@ def train(
         Side of the training crops, pixels.
     learning_rate: float
         Of every network, at the beginning.
+    variant: str
+        Which of a paper's variants, for systems that have some.
+    task: str
+        The classifier whose answers are to be kept, for systems that have one.
+    task_weights: Path
+        Its weights; without, it is trained first.
+    feature_weights: str
+        Where the weights of a perceptual loss come from, for systems that have one.
     max_steps: int
         Batches after which training ends though epochs are left.
     seed: int
@@ -101,7 +117,16 @@ def train(
     given = {
         "system": system,
         "background": background,
-        "config": {"epochs": epochs, "batch_size": batch_size, "crop": crop, "learning_rate": learning_rate},
+        "config": {
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "crop": crop,
+            "learning_rate": learning_rate,
+            "variant": variant,
+            "task": task,
+            "task_weights": None if task_weights is None else str(task_weights),
+            "feature_weights": feature_weights,
+        },
         "data": {
             "source": list(source) or None,
             "target": list(target) or None,
@@ -109,6 +134,7 @@ def train(
             "validation_source": list(validation_source) or None,
             "validation_target": list(validation_target) or None,
             "validation_pairs": validation_pairs,
+            "labels": labels,
             "workers": workers,
             "seed": seed,
         },
@@ -318,6 +344,7 @@ def export(
 
 
 def _resolved(values: dict[str, Any], recipe: str | None, assignments: tuple[str, ...]) -> "Recipe":
+    from restain.systems import SYSTEMS
     from restain.training.settings import make_recipe, merged, parse_overrides, read_recipe
 
     base = read_recipe(recipe) if recipe else {}
@@ -325,7 +352,7 @@ def _resolved(values: dict[str, Any], recipe: str | None, assignments: tuple[str
         raise InputError(f"the recipe {recipe} is of {base['system']}, not of {values['system']}")
     layers = merged(base, values, parse_overrides(assignments))
     if "system" not in layers:
-        raise InputError("name a system (staingan, stainnet, stst) or a --recipe")
+        raise InputError(f"name a system ({', '.join(SYSTEMS)}) or a --recipe")
     return make_recipe(layers, recipe or "the command line")
 
 

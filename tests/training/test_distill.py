@@ -13,6 +13,8 @@ from restain.phantom import STAINS_B, Scanner, make_phantom
 from restain.systems.stainnet import StainNetStudent
 from restain.training.distill import DistillSettings, distill
 
+from ..running import Run
+
 QUICK = {
     "config": {"epochs": 40, "batch_size": 2, "crop": 32, "learning_rate": 0.01},
     "data": {"samples_per_epoch": 16},
@@ -112,6 +114,21 @@ def test_what_cannot_be_is_refused_before_any_work(folder: Path, teacher: Macenk
     with pytest.raises(InputError, match="no tile is left"):
         distill(teacher, images, tmp_path / "s.safetensors", DistillSettings(validation_share=0.0))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["WORLD_SIZE", "OMPI_COMM_WORLD_SIZE"])
+def test_one_of_several_processes_is_refused(
+    name: str, folder: Path, teacher: Macenko, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    """Each would let the teacher work, and write the same file."""
+    teacher.save(tmp_path / "t.safetensors")
+    monkeypatch.setenv(name, "2")
+    arguments = ["distill", tmp_path / "t.safetensors", "--images", folder / "images", "-o", tmp_path / "s.safetensors"]
+    done = run(*arguments, "--student", "colormap")
+    assert (done.code, done.out) == (2, "")
+    assert "distilling is the work of one process, and this is one of 2; start it by itself" in done.err.splitlines()[0]
+    assert len(done.err.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["t.safetensors"]
 
 
 def test_the_command_distills(folder: Path, teacher: Macenko, tmp_path: Path, run) -> None:

@@ -134,8 +134,8 @@ def test_classes_do_not_depend_on_the_split(folders: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (["elsewhere,gland"], "has no label for any of 12 images"),
-        (["lab/gland/1,gland", "lab/gland/4,gland"], "has one class only for the target"),
+        (["elsewhere,gland"], "none of the 12 images of the target has a label"),
+        (["lab/gland/1,gland", "lab/gland/4,gland"], "all images of the target are gland; wanted two"),
         (["lab/gland/1,gland", "lab/gland/1,stroma"], "line 3: lab/gland/1 is stroma here and gland before"),
         ([" ,gland"], "line 2: the image is missing"),
     ],
@@ -152,7 +152,7 @@ def test_labels_that_are_no_table_are_refused(folders: Path, tmp_path: Path) -> 
     (tmp_path / "other.csv").write_text("file,class\na,b\n")
     with pytest.raises(InputError, match="has the columns file, class; wanted image and label"):
         TrainingData(settings_for(folders, labels=tmp_path / "other.csv"))
-    with pytest.raises(InputError, match=r"one class only for the target \(gland\)"):
+    with pytest.raises(InputError, match="by their folders, all images of the target are gland"):
         TrainingData(settings_for(folders, target=folders / "t" / "lab" / "gland"))
     with pytest.raises(InputError, match="labels without target"):
         settings_for(folders, target=())

@@ -5,6 +5,7 @@ them as 8-bit images; train the student on these pairs. Here the last two are on
 or method, and the student may also be a lattice that is fitted to the pairs' colours without any training.
 """
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -132,8 +133,10 @@ def distill(
         progress: called while the teacher works.
 
     Raises:
-        InputError: settings or images that cannot be. OutputError: an output that may not be written.
+        InputError: settings or images that cannot be, or several processes that would do the same work.
+        OutputError: an output that may not be written.
     """
+    _refuse_company()
     settings = settings or DistillSettings()
     output = Path(output)
     _check(settings, test)
@@ -316,6 +319,14 @@ def _judge(student: Normalizer, pair: Pair) -> tuple[float, float]:
 def _read(path: Path) -> RGB8:
     with open_slide(path) as image:
         return image.read_region((0, 0), 0, image.dimensions)[0]
+
+
+def _refuse_company() -> None:
+    """Refuse to be one of several processes, by the variables by which accelerate knows them."""
+    for name in ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"):
+        count = os.environ.get(name, "")
+        if count.isdecimal() and int(count) > 1:
+            raise InputError(f"distilling is the work of one process, and this is one of {count}; start it by itself")
 
 
 def _check(settings: DistillSettings, test: Sequence[str]) -> None:

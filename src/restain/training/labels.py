@@ -51,11 +51,11 @@ def find_labels(labels: str, training: Iterable[Picture], validation: Iterable[P
         for path, picture in pictures.items()
     }
     classes = tuple(sorted({label for label in found.values() if label}))
-    where = "the folders of the target" if labels == "folders" else labels
+    where = "their folders" if labels == "folders" else labels
     if not classes:
-        raise InputError(f"{where} has no label for any of {len(found)} images of the target")
+        raise InputError(f"by {where}, none of the {len(found)} images of the target has a label")
     if len(classes) == 1:
-        raise InputError(f"{where} has one class only for the target ({classes[0]}); wanted two or more")
+        raise InputError(f"by {where}, all images of the target are {classes[0]}; wanted two classes or more")
     numbers = {path: classes.index(label) if label else UNKNOWN for path, label in found.items()}
     notes = []
     without = [path for path, number in numbers.items() if number == UNKNOWN]
