@@ -34,6 +34,12 @@ def levels_apart(first: Tensor, second: Tensor) -> float:
     return ((first - second).abs().max() * 127.5).item()
 
 
+@pytest.fixture
+def only_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hardware that does not multiply bfloat16, whatever is there."""
+    monkeypatch.setattr(inference, "has_bfloat16", lambda device: False)
+
+
 NETWORKS = {
     "Res9": generator,
     "Res9 wide": lambda: generator(32),  # 128 channels where the residual blocks are
@@ -99,7 +105,7 @@ def test_each_image_s_own_norm_keeps_the_channels_last(affine: bool) -> None:
     assert layouts == [True, True]
 
 
-def test_winograd_is_used_where_it_suits() -> None:
+def test_winograd_is_used_where_it_suits(only_float32: None) -> None:
     wide = fast(generator(32), (1, 3, 32, 32), samples=images(2))
     assert wide.description == "cpu, float32, 4 convolutions by Winograd's method"
     assert sum(isinstance(module, WinogradConv2d) for module in wide.network.modules()) == 4
@@ -107,7 +113,9 @@ def test_winograd_is_used_where_it_suits() -> None:
     assert fast(generator(4), (1, 3, 32, 32)).description == "cpu, float32"
 
 
-def test_winograd_is_left_where_samples_show_another_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_winograd_is_left_where_samples_show_another_picture(
+    only_float32: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def harm(network: nn.Module) -> int:
         network.up[-2].bias.data += 0.1
         return 1
@@ -212,7 +220,7 @@ def test_hardware_is_asked_for_real_bfloat16(monkeypatch: pytest.MonkeyPatch) ->
 # ---- compiling, threads, refusals ---------------------------------------------------------------------------------
 
 
-def test_without_a_compiler_it_runs_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_compiler_it_runs_all_the_same(only_float32: None, monkeypatch: pytest.MonkeyPatch) -> None:
     def compile(network: nn.Module, **_: object) -> nn.Module:
         class Broken(nn.Module):
             def forward(self, maps: Tensor) -> Tensor:
@@ -228,7 +236,7 @@ def test_without_a_compiler_it_runs_all_the_same(monkeypatch: pytest.MonkeyPatch
         assert levels_apart(ready(images(1)), network.eval()(images(1))) < 0.05
 
 
-def test_compiled_networks_are_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_networks_are_said_to_be(only_float32: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda network, **_: nn.Sequential(network))
     ready = fast(generator(), (1, 3, 32, 32), compile=True)
     assert ready.description == "cpu, float32, compiled"
