@@ -9,6 +9,9 @@ from torch import nn  # noqa: E402  (after the skip)
 from restain.networks.backbones.resnet import ResNet50  # noqa: E402
 from restain.networks.backbones.squeezenet import SqueezeNet  # noqa: E402
 from restain.networks.chen import ChenDiscriminator, ChenGenerator  # noqa: E402
+from restain.networks.feature_extractor import FeatureExtractor  # noqa: E402
+from restain.networks.hrnet import HRNetGenerator  # noqa: E402
+from restain.networks.johnson import JohnsonGenerator  # noqa: E402
 from restain.networks.patchgan import PatchDiscriminator  # noqa: E402
 from restain.networks.resnet import ResnetGenerator  # noqa: E402
 from restain.networks.segmentation import SegmentationUNet  # noqa: E402
@@ -31,11 +34,18 @@ SIZES = [
     (lambda: SqueezeNet("1.1", classes=2), 3, 723_522, 0.35, 0.005),
     (SegmentationUNet, 3, 31_037_633, 48.2, 0.05),
     (ChenGenerator, 2, 29_244_163, 5.9, 0.05),
+    (HRNetGenerator, 3, 3_871_487, 8.5, 0.05),
+    (lambda: HRNetGenerator(stem_stride=4), 3, 3_871_487, 2.2, 0.05),
+    (lambda: HRNetGenerator(16, stem_stride=1, body="lite"), 3, 1_412_259, 8.9, 0.05),
+    (JohnsonGenerator, 3, 1_677_955, 8.3, 0.05),
+    (lambda: FeatureExtractor("vgg19", ["relu2_2"]), 3, 260_160, 6.2, 0.05),
+    (lambda: FeatureExtractor("vgg19", ["conv5_1"]), 3, 12_944_960, 23.7, 0.05),
 ]
 NAMES = ["Res9", "UNet256 BN", "UNet256 IN", "PatchGAN(3) IN", "PatchGAN(3) BN", "PatchGAN(1) IN", "ndf 32"]
 NAMES += ["STST generator", "STST discriminator", "StainNet"]
 NAMES += ["SqueezeNet1.1", "U-Net-64 BN"]
 NAMES += ["CHEN generator"]
+NAMES += ["HRNet W18", "HRNet W18 stem /4", "HRNet-lite W16", "Johnson", "VGG-19 to relu2_2", "VGG-19 to conv5_1"]
 
 
 def parameters(network: nn.Module) -> int:

@@ -27,22 +27,24 @@ class JohnsonGenerator(nn.Module):
     def __init__(self, channels: int = 32, blocks: int = 5) -> None:
         super().__init__()
         wide, wider = 2 * channels, 4 * channels
-        layers: list[nn.Module] = []
+        down: list[nn.Module] = []
         for before, after, kernel, stride in ((3, channels, 9, 1), (channels, wide, 3, 2), (wide, wider, 3, 2)):
-            layers += [
+            down += [
                 nn.Conv2d(before, after, kernel, stride=stride, padding=kernel // 2, padding_mode="reflect"),
                 InstanceNorm(after, affine=True),
                 nn.ReLU(inplace=True),
             ]
-        layers += [JohnsonBlock(wider) for _ in range(blocks)]
+        up: list[nn.Module] = []
         for before, after in ((wider, wide), (wide, channels)):
-            layers += [
+            up += [
                 nn.ConvTranspose2d(before, after, 3, stride=2, padding=1, output_padding=1),
                 InstanceNorm(after, affine=True),
                 nn.ReLU(inplace=True),
             ]
-        layers += [nn.Conv2d(channels, 3, 9, padding=4, padding_mode="reflect"), nn.Tanh()]
-        self.layers = nn.Sequential(*layers)
+        up += [nn.Conv2d(channels, 3, 9, padding=4, padding_mode="reflect"), nn.Tanh()]
+        self.down = nn.Sequential(*down)
+        self.blocks = nn.Sequential(*(JohnsonBlock(wider) for _ in range(blocks)))
+        self.up = nn.Sequential(*up)
 
     def forward(self, images: Tensor) -> Tensor:
         """Restyle images.
@@ -57,7 +59,7 @@ class JohnsonGenerator(nn.Module):
             InputError: sides that are no multiples of 4.
         """
         check_sides(images, self.multiple)
-        out: Tensor = self.layers(images * 2 - 1)
+        out: Tensor = self.up(self.blocks(self.down(images * 2 - 1)))
         return out * 0.5 + 0.5
 
 
