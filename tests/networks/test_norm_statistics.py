@@ -182,6 +182,30 @@ def test_folding_changes_nothing_but_the_layers(name: str, kind: torch.dtype, to
         torch.testing.assert_close(folded(images), plain(images), rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("name", ["Res9", "UNet BN"])
+def test_float64_is_left_to_the_cpu(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Apple's GPUs have none: what is counted in it is fetched before."""
+    made = network(name).float()
+    images = tiles(made).float()
+    wanted = norm_statistics.collect(made, images)
+    fetched = []
+
+    def cpu(tensor: Tensor) -> Tensor:
+        fetched.append(tensor.detach().clone())
+        return fetched[-1]
+
+    def double(tensor: Tensor) -> Tensor:
+        assert any(tensor is one for one in fetched)
+        return tensor.to(torch.float64)
+
+    monkeypatch.setattr(Tensor, "cpu", cpu)
+    monkeypatch.setattr(Tensor, "double", double)
+    statistics = norm_statistics.collect(made, images)
+    np.testing.assert_array_equal(statistics, wanted)
+    norm_statistics.frozen(made, statistics, fold=True)
+    assert fetched
+
+
 def test_folding_leaves_norms_that_follow_no_convolution() -> None:
     made = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 1), nn.ReLU(), nn.BatchNorm2d(4))
     made.append(nn.ConvTranspose2d(4, 6, 2, groups=2)).append(nn.BatchNorm2d(6)).append(nn.Conv2d(6, 2, 3, bias=False))

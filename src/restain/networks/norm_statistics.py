@@ -130,7 +130,7 @@ class _Measuring(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         variances, means = torch.var_mean(maps.to(_wide(maps)), dim=(2, 3), correction=0)
-        means, variances = means.double(), variances.double()
+        means, variances = _exact(means), _exact(variances)
         self.mean = means.mean(dim=0)
         self.variance = variances.mean(dim=0)
         if self.pooled:
@@ -145,8 +145,8 @@ def _fixed(layer: _NormBase, mean: Tensor, variance: Tensor, like: Tensor) -> nn
     fixed = nn.BatchNorm2d(layer.num_features, eps=layer.eps, affine=False)
     fixed.affine = layer.affine
     fixed.weight, fixed.bias = layer.weight, layer.bias
-    fixed.running_mean = mean.to(like.device, _wide(like))
-    fixed.running_var = variance.to(like.device, _wide(like))
+    fixed.running_mean = mean.to(_wide(like)).to(like.device)
+    fixed.running_var = variance.to(_wide(like)).to(like.device)
     return fixed.eval()
 
 
@@ -210,13 +210,13 @@ def _folded(convolution: nn.Conv2d | nn.ConvTranspose2d, norm: _BatchNorm) -> nn
     assert norm.running_mean is not None
     assert norm.running_var is not None
     weight, bias = fuse_conv_bn_weights(
-        convolution.weight.detach().double(),
-        None if convolution.bias is None else convolution.bias.detach().double(),
-        norm.running_mean.double(),
-        norm.running_var.double(),
+        _exact(convolution.weight),
+        None if convolution.bias is None else _exact(convolution.bias),
+        _exact(norm.running_mean),
+        _exact(norm.running_var),
         norm.eps,
-        None if norm.weight is None else norm.weight.detach().double(),
-        None if norm.bias is None else norm.bias.detach().double(),
+        None if norm.weight is None else _exact(norm.weight),
+        None if norm.bias is None else _exact(norm.bias),
         transpose=isinstance(convolution, nn.ConvTranspose2d),
     )
     # A plain layer: the one before may compute its weight anew at each call, as spectral norm does.
@@ -234,10 +234,15 @@ def _folded(convolution: nn.Conv2d | nn.ConvTranspose2d, norm: _BatchNorm) -> nn
     )
     if isinstance(folded, nn.ConvTranspose2d):
         folded.output_padding = convolution.output_padding
-    kind = convolution.weight.dtype
-    folded.weight = nn.Parameter(weight.to(kind), requires_grad=False)
-    folded.bias = nn.Parameter(bias.to(kind), requires_grad=False)
+    like = convolution.weight
+    folded.weight = nn.Parameter(weight.to(like.dtype).to(like.device), requires_grad=False)
+    folded.bias = nn.Parameter(bias.to(like.dtype).to(like.device), requires_grad=False)
     return folded.eval()
+
+
+def _exact(numbers: Tensor) -> Tensor:
+    """In float64, which Apple's GPUs have not: on the CPU."""
+    return numbers.detach().cpu().double()
 
 
 # ---- the array ----------------------------------------------------------------------------------------------------
@@ -246,7 +251,7 @@ def _folded(convolution: nn.Conv2d | nn.ConvTranspose2d, norm: _BatchNorm) -> nn
 def _joined(pairs: list[tuple[Tensor, Tensor]]) -> Statistics:
     if not pairs:
         return np.zeros((2, 0))
-    rows = [torch.cat([pair[row].detach().double().cpu() for pair in pairs]) for row in (0, 1)]
+    rows = [torch.cat([_exact(pair[row]) for pair in pairs]) for row in (0, 1)]
     return np.asarray(torch.stack(rows).numpy(), np.float64)
 
 
