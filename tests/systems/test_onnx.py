@@ -65,7 +65,18 @@ def test_another_runtime_gives_the_same(name: str, exported) -> None:
     facts = json.loads({p.key: p.value for p in onnx.load(path).metadata_props}["restain"])
     assert facts["method"] == name
     assert facts["multiple"] == multiple
+    assert facts["least_side"] == system.least_side
     assert facts["provenance"] == {"a": "b"}
+
+
+def test_images_of_the_least_side_are_taken(exported) -> None:
+    """StainGAN halves twice, and what is left is reflected: 4 × 4 would be a multiple, and too small."""
+    system, path = exported("staingan")
+    image = np.random.default_rng(0).integers(0, 256, (1, 8, 12, 3), dtype=np.uint8)
+    assert system.least_side == 8
+    appearance = system.estimate(image[0])
+    made = run_onnx(path, image, appearance.white_point, threads=1)[0]
+    assert np.abs(made.astype(int) - system.transform(image[0], appearance)).max() <= 1
 
 
 def test_the_export_is_what_transform_gives(exported) -> None:

@@ -2,7 +2,8 @@
 
 The graph's inputs are `image`, uint8 (N, H, W, 3), and, where glass is taken care of, `white`, float32 (3,): the
 slide's white point in levels, which `estimate` measures. The output is `normalized`, uint8 of the image's shape. H
-and W are multiples of the network's own number, which is in the file's metadata beside what else is known of it.
+and W are multiples of the network's own number, and its least side or more; both are in the file's metadata beside
+what else is known of it.
 """
 
 import json
@@ -160,6 +161,7 @@ def export_onnx(
         "settings": normalizer.settings(brief=True),
         "provenance": dict(normalizer.provenance_),
         "multiple": multiple,
+        "least_side": normalizer.least_side if isinstance(normalizer, System) else 1,
         "norm_statistics": getattr(appearance, "statistics", getattr(normalizer, "own_statistics", "none")),
     }
     program.model.metadata_props["restain"] = json.dumps(facts)
