@@ -154,38 +154,30 @@ def test_the_nearest_that_is_left(rows: int, columns: int, seed: int) -> None:
             assert distances[first + k, column] == min(distances[first + k, j] for j in others)
 
 
-def test_descriptions_do_not_see_brightness_and_strength() -> None:
-    """With half the light, glass included, and twice the density, each crop is still the nearest to itself."""
-    density = np.random.default_rng(0).gamma(2.0, 0.15, (5, 4000)) * np.linspace(0.6, 1.4, 5)[:, None]
-    density[:, :800] = 0
-
-    def described(white: float, strength: float) -> np.ndarray:
-        levels = np.rint((white + 1) * np.exp(-strength * density) - 1).astype(int)
-        grays = np.stack([np.bincount(row, minlength=256) / row.size for row in levels])
-        return gray_descriptions(grays, np.full(5, 0.8), (white,) * 3)
-
-    one, other = described(250, 1.0), described(125, 2.0)
-    assert one.shape == (5, BINS)
-    between = np.linalg.norm(one[:, None] - other[None], axis=2)
-    assert between.argmin(axis=1).tolist() == between.argmin(axis=0).tolist() == list(range(5))
+def test_descriptions_do_not_see_brightness_and_tone() -> None:
+    """Any rising curve on the gray levels of a list leaves its descriptions what they were."""
+    grays = np.zeros((6, 256))
+    generator = np.random.default_rng(0)
+    grays[:, 40:140] = generator.dirichlet(np.full(100, 0.3), 6)
+    tissue = generator.random(6)
+    other = np.zeros_like(grays)
+    other[:, np.rint(np.linspace(0, 1, 100) ** 0.7 * 200 + np.arange(100) * 0.5).astype(int)] = grays[:, 40:140]
+    assert not np.array_equal(grays, other)
+    made = gray_descriptions(grays, tissue)
+    assert made.shape == (6, BINS)
+    np.testing.assert_allclose(gray_descriptions(other, tissue), made, atol=1e-12)
 
 
 def test_a_description_is_counted_as_it_says() -> None:
-    """Two crops of two densities: 90 % of the stained pixels are below 0.5 or at it, so a bin is 1/16 wide."""
-    white = np.array((200.0, 200.0, 200.0))
-    levels = [200, round(201 * np.exp(-0.5) - 1), round(201 * np.exp(-0.28) - 1)]
-    grays = np.zeros((2, 256))
-    grays[0, levels] = 0.5, 0.5, 0
-    grays[1, levels] = 0.1, 0.4, 0.5
-    made = gray_descriptions(grays, np.array([0.5, 0.9]), white)
-    unit = np.log(201 / (levels[1] + 1))
-    place = int(np.log(201 / (levels[2] + 1)) / (unit / 8))
-    expected = np.zeros((2, BINS))
-    expected[0, :8], expected[0, 8:-1] = 0.5, 1
-    expected[1, :place], expected[1, place:8], expected[1, 8:-1] = 0.1, 0.6, 1
-    expected[:, :-1] /= np.sqrt(BINS - 1)
-    expected[:, -1] = 0.5, 0.9
-    np.testing.assert_allclose(made, expected, atol=1e-12)
+    """Of pixels one by one: the share of a crop's that are below each sixteenth of all."""
+    crops = [np.random.default_rng(k).normal(120, 10 + 5 * k, 4000) + 6 * k for k in range(4)]
+    grays = np.stack([np.bincount(np.clip(crop, 0, 255).astype(int), minlength=256) / crop.size for crop in crops])
+    made = gray_descriptions(grays, np.array([0.1, 0.2, 0.3, 0.4]))
+    limits = np.quantile(np.concatenate(crops), np.arange(1, BINS) / BINS)
+    expected = [(crop[:, None] < limits).mean(axis=0) for crop in crops]
+    np.testing.assert_allclose(made[:, :-1] * np.sqrt(BINS - 1), expected, atol=0.01)  # levels are whole numbers
+    assert made[:, -1].tolist() == [0.1, 0.2, 0.3, 0.4]
+    np.testing.assert_allclose(made[:, :-1].mean(axis=0) * np.sqrt(BINS - 1), np.arange(1, BINS) / BINS)
 
 
 def test_lists_without_any_tissue_are_paired_all_the_same(tmp_path: Path) -> None:
