@@ -22,6 +22,17 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "stainnet": {"channels": 6, "kernels": (3, 1, 3), "crop": 32, "batch_size": 2},
     "stst": {"channels": 2, "crop": 256},
     "chen": {"channels": 2, "discriminator_channels": 2, "crop": 128, "batch_size": 2},
+    "nst": {
+        "channels": 2,
+        "body": "lite",
+        "stem_stride": 1,
+        "discriminator_channels": 4,
+        "feature_network": "squeezenet1_0",
+        "feature_weights": "random",
+        "style_layers": ("relu1", "fire2"),
+        "crop": 32,
+        "batch_size": 2,
+    },
 }
 """Settings by the system's name."""
 

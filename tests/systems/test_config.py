@@ -224,6 +224,29 @@ OWN = {
         "beta1": [-0.1, 1.0],
         "beta2": [1.0],
     },
+    "nst": {
+        "crop": [0, 24, 36, 10**9],
+        "variant": ["ad"],
+        "discriminator_learning_rate": [0.0, -1e-5, math.nan, math.inf],
+        "content_pairs": [-1],
+        "pair_by": ["pixels"],
+        "channels": [0, 10**9],
+        "stem_stride": [0, 3, 8],
+        "body": ["W18"],
+        "johnson_channels": [0, 10**9],
+        "johnson_blocks": [-1, 10**9],
+        "discriminator_channels": [0, 10**9],
+        "discriminator_layers": [0, 9],
+        "loss_form": ["raw"],
+        **{f"lambda_{name}": [-1.0, math.nan, math.inf] for name in ("content", "style", "adversarial")},
+        "feature_network": ["vgg16"],
+        "feature_weights": ["imagenet"],
+        "feature_seed": [-1],
+        "feature_normalization": ["caffe"],
+        "content_layer": ["", "relu2_2"],  # of another network
+        "style_layers": ["deep", (), ("relu1", "conv1_1")],
+        **{f"{name}beta{number}": [-0.1, 1.0] for name in ("", "discriminator_") for number in (1, 2)},
+    },
 }
 IMPOSSIBLE = [
     (system, name, value)

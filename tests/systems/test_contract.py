@@ -27,7 +27,13 @@ from .small import FACTS, WHITE, batch, make, noise, trained  # noqa: E402
 pytestmark = pytest.mark.parametrize("name", SYSTEMS)
 
 BACKGROUNDS = ("match", "keep", "white", "none")
-FROZEN = {"staingan": "slide", "stst": "slide", "stainnet": "none", "chen": "training"}
+FROZEN = {
+    "staingan": "slide",
+    "stst": "slide",
+    "stainnet": "none",
+    "chen": "training",
+    "nst": "training",
+}
 """Whose statistics a slide's are; StainNet's student has no norms."""
 OWN = {name: "image" if statistics == "slide" else statistics for name, statistics in FROZEN.items()}
 """Whose they are where none of a slide are frozen."""
@@ -416,8 +422,8 @@ def test_tissue_is_the_networks_scaled_from_one_glass_to_another(name: str, phan
 
 
 def test_none_is_the_bare_network(name: str) -> None:
-    """Each image in a batch of its own, in the training's own mode, dropout aside; glass, too. CHEN's is that of
-    evaluation."""
+    """Each image in a batch of its own, in the training's own mode, dropout aside; glass, too. CHEN's and NST's is that
+    of evaluation."""
     system, image = trained(name, background="none"), noise(256, 256)
     image[:100] = glass(100, 256, (243, 243, 243))
     network = copy.deepcopy(system.generator).train()
@@ -432,6 +438,8 @@ def test_none_is_the_bare_network(name: str) -> None:
         red = torch.from_numpy(image[..., 0] > image[..., 1:].max(axis=-1))
         colors = torch.cat([gray, red[None, None].float()], dim=1)
         network.eval()  # statistics of training
+    if name == "nst":  # works in 0..1
+        bare, network = network.eval(), lambda colors: 2 * bare((colors + 1) / 2) - 1
     with torch.no_grad():
         wanted = ((network(colors)[0].permute(1, 2, 0).numpy() + 1) * 127.5).clip(0, 255)
     assert np.abs(system.transform(image) - wanted).max() <= 0.51
@@ -470,4 +478,5 @@ def test_optimizers_hold_every_weight_once(name: str) -> None:
     weights = [id(weight) for network in system.networks().values() for weight in network.parameters()]
     assert sorted(held) == sorted(weights)
     rates = {group["lr"] for o in system.make_optimizers().values() for group in o.param_groups}
-    assert rates == {system.config.learning_rate}
+    rate = system.config.learning_rate
+    assert rates == {rate, getattr(system.config, "discriminator_learning_rate", rate)}

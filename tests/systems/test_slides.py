@@ -26,7 +26,13 @@ from restain.systems.windows import pad_to_multiple, to_tensor  # noqa: E402
 
 from .small import CONFIGS, WHITE, make, trained  # noqa: E402
 
-STATISTICS = {"staingan": "slide", "stst": "slide", "stainnet": "none", "chen": "training"}
+STATISTICS = {
+    "staingan": "slide",
+    "stst": "slide",
+    "stainnet": "none",
+    "chen": "training",
+    "nst": "training",
+}
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +113,7 @@ def cloth() -> np.ndarray:
     return np.clip(np.rint(levels), 0, 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize(("name", "seed"), [("staingan", 1), ("stst", 2), ("stainnet", 2)])
+@pytest.mark.parametrize(("name", "seed"), [("staingan", 1), ("stst", 2), ("stainnet", 2), ("nst", 0)])
 def test_no_seams_where_windows_meet(name: str, seed: int, cloth: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     """Across the borders of windows a picture changes as it does beside them. Cut hard, with statistics of each window,
     it changes more."""

@@ -5,6 +5,7 @@ from types import MappingProxyType
 
 from restain.systems.base import System
 from restain.systems.chen import Chen
+from restain.systems.nst import NST
 from restain.systems.staingan import StainGAN
 from restain.systems.stainnet import StainNetStudent
 from restain.systems.stst import STST
@@ -15,6 +16,7 @@ SYSTEMS: Mapping[str, type[System]] = MappingProxyType(
         "stainnet": StainNetStudent,
         "stst": STST,
         "chen": Chen,
+        "nst": NST,
     }
 )
 """Every system by the name that `restain train` and files know it by."""

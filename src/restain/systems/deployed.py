@@ -19,16 +19,18 @@ class Deployed(nn.Module):
     Args:
         generator: the network.
         gray: whether it sees gray, in this many channels; 0 for RGB.
+        signed: False for a generator that works in 0..1 itself.
     """
 
-    def __init__(self, generator: nn.Module, gray: int = 0) -> None:
+    def __init__(self, generator: nn.Module, gray: int = 0, *, signed: bool = True) -> None:
         super().__init__()
         self.generator = generator
         self.gray = gray
+        self.signed = signed
 
     def forward(self, images: Tensor) -> Tensor:
         """Images in 0..1, sides multiples of the generator's `multiple`."""
         if self.gray:
             images = to_gray(images).expand(-1, self.gray, -1, -1)
-        out: Tensor = self.generator(images * 2 - 1)
-        return (out * 0.5 + 0.5).clamp(0, 1)
+        out: Tensor = self.generator(images * 2 - 1 if self.signed else images)
+        return (out * 0.5 + 0.5 if self.signed else out).clamp(0, 1)
