@@ -38,7 +38,7 @@ def load(path: str | os.PathLike[str]) -> Normalizer:
     except ImportError as error:
         message = f"{path} is a trained network and needs PyTorch ({error}); install it: pip install 'restain[train]'"
         raise MissingExtraError(message) from error
-    return make_system(path, kind, arrays, facts)
+    return make_system(path, arrays, facts)
 
 
 def load_with(path: str | os.PathLike[str], background: Background | None) -> Normalizer:

@@ -1,6 +1,5 @@
 """Reading trained systems back: one safetensors file with its JSON, and no code in it that is run."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from restain import files
 from restain.errors import FormatError, InputError
 from restain.methods.saving import from_arrays
 from restain.systems import SYSTEMS
@@ -19,19 +17,16 @@ PREFIX = "generator."
 """What the names of the weights begin with."""
 
 
-def load_system(path: str | os.PathLike[str]) -> System:
+def make_system(path: Path, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> System:
     """A system that `System.save` wrote, ready to normalize; what only training needs is not made.
 
+    Args:
+        path: its file, for messages.
+        arrays, facts: what `files.load_arrays` read there.
+
     Raises:
-        FormatError: the file is missing, damaged, holds something else, or names an unknown system or setting.
+        FormatError: the file is damaged, or names an unknown system or setting.
     """
-    return make_system(Path(path), *files.load_arrays(path))
-
-
-def make_system(path: Path, kind: str, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> System:
-    """The system in what `files.load_arrays` read; arguments and errors as they are there."""
-    if kind != "system":
-        raise FormatError(f"{path} holds a {kind}; wanted a trained system")
     try:
         name = facts["system"]
         if name not in SYSTEMS:
