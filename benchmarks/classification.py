@@ -268,7 +268,10 @@ def print_scores(lines: dict[str, list[Line]], apart: dict[str, tuple[float, flo
         cells = []
         for score in ("accuracy", "auc", "f1"):
             line = by_score[score]
-            cells += [f"{line.mean:.3f} ± {line.sd:.3f}", f"{line.low:.2f}-{line.high:.2f}"]
+            cells += [
+                f"{line.mean:.3f} ± {line.sd:.3f}" if line.seeds > 1 else f"{line.mean:.3f}",
+                f"{line.low:.2f}-{line.high:.2f}",
+            ]
         rows.append(
             [name, *cells, *(f"{value:.3f}" for value in apart[name])] if name in apart else [name, *cells, "", ""]
         )

@@ -199,7 +199,7 @@ def print_scores(lines: Sequence[Line]) -> None:
     rows = []
     for name in names:
         first = found[name, SHOWN[0]]
-        cells = [f"{found[name, score].mean:.3f} ± {found[name, score].sd:.3f}" for score in SHOWN]
+        cells = [spread(found[name, score]) for score in SHOWN]
         rows.append([name, cells[0], f"{first.low:.3f}-{first.high:.3f}", *cells[1:]])
     print_table(["", "Dice", "95 %", "IoU", "pixel accuracy"], rows)
     first = found[names[0], SHOWN[0]]
@@ -207,6 +207,11 @@ def print_scores(lines: Sequence[Line]) -> None:
         f"Means over {first.images} pictures, ± sd over {first.seeds} seeds; 95 % bootstrap interval over "
         f"{first.groups} groups. Differences below one sd are no findings."
     )
+
+
+def spread(line: Line) -> str:
+    """Mean ± sd over seeds; of one seed the value."""
+    return f"{line.mean:.3f} ± {line.sd:.3f}" if line.seeds > 1 else f"{line.mean:.3f}"
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from restain.evaluation.tasks.settings import ClassifierSettings, SegmenterSetti
 from restain.evaluation.tasks.training import train_segmenter  # noqa: E402
 from restain.networks.backbones.resnet import ResNet50  # noqa: E402
 from restain.networks.backbones.weights import load_into, read_weights  # noqa: E402
+from restain.systems.task import make_task  # noqa: E402
 
 from .making import SIDE, squares, tinted  # noqa: E402
 
@@ -54,6 +55,17 @@ def test_a_file_holds_the_weights_of_torchvisions_network(tmp_path: Path) -> Non
     other = load_into(ResNet50(3, 4), read_weights(tmp_path / "model.safetensors"), "model")
     for name, tensor in model.network.state_dict().items():
         assert torch.equal(other.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize("network", ["resnet50", "squeezenet1_1"])
+def test_chens_last_stage_takes_a_classifier(network: str, tmp_path: Path) -> None:
+    model, images = classifier(network=network), tinted(4).images
+    model.save(tmp_path / "model.safetensors")
+    weights = str(tmp_path / "model.safetensors")
+    task = make_task(network, classes=3, width=4, normalization="imagenet", weights=weights)
+    with torch.inference_mode():
+        said = task(torch.from_numpy(images).permute(0, 3, 1, 2) / 255).double().softmax(1).numpy()
+    np.testing.assert_allclose(said, model.probabilities(images), atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,12 @@ def test_settings_travel_as_json(settings) -> None:
     assert settings_from(type(settings), told) == settings
 
 
+def test_no_file_names_travel() -> None:
+    settings = ClassifierSettings(weights="/home/me/secret.pth")
+    assert settings.plain() == {**ClassifierSettings().plain(), "weights": "file"}
+    assert settings_from(ClassifierSettings, settings.plain()).pretrained
+
+
 @pytest.mark.parametrize(
     ("kind", "values", "said"),
     [

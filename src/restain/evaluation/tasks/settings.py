@@ -18,7 +18,7 @@ Scaling = Literal["imagenet", "128", "unit"]
 
 Settings = TypeVar("Settings", bound="TaskSettings")
 
-IMAGENET, SCRATCH = "imagenet", "scratch"
+IMAGENET, SCRATCH, A_FILE = "imagenet", "scratch", "file"
 PLAIN = "none"
 
 MOST_WIDTH, MOST_SIDE = 1024, 16_384
@@ -102,8 +102,9 @@ class TaskSettings:
         return self.weights != SCRATCH
 
     def plain(self) -> dict[str, Any]:
-        """The settings as JSON can hold them."""
-        return {**asdict(self), "milestones": list(self.milestones)}
+        """The settings as JSON can hold them; of a file of weights it is said that there was one, and not its name."""
+        weights = self.weights if self.weights in (IMAGENET, SCRATCH) else A_FILE
+        return {**asdict(self), "milestones": list(self.milestones), "weights": weights}
 
 
 @dataclass(frozen=True, kw_only=True)
