@@ -11,7 +11,7 @@ from restain import ColorHistogram, load  # noqa: E402  (after the skip)
 from restain.errors import InputError, NotFittedError  # noqa: E402
 from restain.methods.stainnet import StainNet  # noqa: E402
 from restain.networks.stainnet import TABLE_4  # noqa: E402
-from restain.phantom import Phantom  # noqa: E402
+from restain.phantom import Phantom, make_phantom  # noqa: E402
 from restain.systems.engine import PlainEngine  # noqa: E402
 from restain.systems.stainnet import StainNetConfig, StainNetStudent, pixel_weights  # noqa: E402
 
@@ -55,6 +55,32 @@ def test_it_is_the_loss_that_goes_down() -> None:
     for _ in range(150):
         last = system.update(images, PlainEngine())["l1"]
     assert last < first / 5
+
+
+def test_a_smooth_map_of_colours_is_learned_from_tissue() -> None:
+    """PAPERS §11: beyond 35 dB, here on tissue that was not trained on; without a map it is 24."""
+
+    def smooth(colors: np.ndarray) -> np.ndarray:
+        mixed = colors ** [0.8, 1.1, 1.3] @ np.array([[0.8, 0.1, 0.05], [0.15, 0.75, 0.1], [0.0, 0.05, 0.8]])
+        return mixed + [0.02, 0.04, 0.1] * (1 - colors.mean(axis=-1, keepdims=True))
+
+    def as_batch(colors: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(colors).permute(0, 3, 1, 2).float()
+
+    def decibels(made: np.ndarray, wanted: np.ndarray) -> float:
+        return float(-10 * np.log10(np.mean((made - wanted) ** 2)))
+
+    system = make("stainnet", kernels=(1, 1, 1), channels=32, optimizer="adam", learning_rate=0.01)
+    system.optimizers = system.make_optimizers()
+    tissue = np.stack([make_phantom(48, 48, seed=seed).image for seed in range(2)]) / 255
+    images = {"source": as_batch(tissue), "target": as_batch(smooth(tissue))}
+    for _ in range(150):
+        system.update(images, PlainEngine())
+    unseen = make_phantom(96, 96, seed=50).image[None] / 255
+    with torch.no_grad():
+        made = system.deployed()(as_batch(unseen)).permute(0, 2, 3, 1).numpy()
+    assert decibels(unseen, smooth(unseen)) < 25
+    assert decibels(np.rint(255 * made) / 255, smooth(unseen)) > 35
 
 
 def test_gradients_are_gone_after_an_update() -> None:
