@@ -22,6 +22,17 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "stainnet": {"channels": 6, "kernels": (3, 1, 3), "crop": 32, "batch_size": 2},
     "stst": {"channels": 2, "crop": 256},
     "chen": {"channels": 2, "discriminator_channels": 2, "crop": 128, "batch_size": 2},
+    "dstgan": {
+        "channels": 6,
+        "merges": 3,
+        "attention_window": 2,
+        "heads": (1, 2, 3),
+        "discriminator_channels": 4,
+        "hist_bins": 16,
+        "hist_size": 32,
+        "crop": 32,
+        "batch_size": 2,
+    },
     "nst": {
         "channels": 2,
         "body": "lite",

@@ -32,6 +32,7 @@ FROZEN = {
     "stst": "slide",
     "stainnet": "none",
     "chen": "training",
+    "dstgan": "none",
     "nst": "training",
 }
 """Whose statistics a slide's are; StainNet's student has no norms."""
@@ -434,6 +435,8 @@ def test_none_is_the_bare_network(name: str) -> None:
     gray = (colors * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
     if name == "stst":
         colors = gray.repeat(1, 3, 1, 1)
+    if name == "dstgan":
+        colors = gray
     if name == "chen":
         red = torch.from_numpy(image[..., 0] > image[..., 1:].max(axis=-1))
         colors = torch.cat([gray, red[None, None].float()], dim=1)

@@ -20,6 +20,7 @@ CASES = {
     "staingan": {"channels": 4, "blocks": 1, "crop": 32, "discriminator_layers": 1},
     "stst": {"channels": 2},
     "stainnet": {"kernels": (3, 1, 1), "channels": 4},
+    "dstgan": {"channels": 6, "merges": 3, "attention_window": 2, "heads": (1, 2, 3), "crop": 32},
     "chen": {"channels": 2, "mask_delta": 4.0, "mask_median": True},
 }
 

@@ -31,6 +31,7 @@ STATISTICS = {
     "stst": "slide",
     "stainnet": "none",
     "chen": "training",
+    "dstgan": "none",
     "nst": "training",
 }
 

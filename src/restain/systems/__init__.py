@@ -5,6 +5,7 @@ from types import MappingProxyType
 
 from restain.systems.base import System
 from restain.systems.chen import Chen
+from restain.systems.dstgan import DSTGAN
 from restain.systems.nst import NST
 from restain.systems.staingan import StainGAN
 from restain.systems.stainnet import StainNetStudent
@@ -16,6 +17,7 @@ SYSTEMS: Mapping[str, type[System]] = MappingProxyType(
         "stainnet": StainNetStudent,
         "stst": STST,
         "chen": Chen,
+        "dstgan": DSTGAN,
         "nst": NST,
     }
 )
