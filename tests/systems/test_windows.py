@@ -1,5 +1,7 @@
 """What is between pixels and a network: tensors, reflection, and the tiles that statistics are measured on."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,9 @@ torch = pytest.importorskip("torch")
 
 from restain.errors import InputError  # noqa: E402  (after the skip)
 from restain.methods.window_grid import reflected  # noqa: E402
+from restain.networks import inference  # noqa: E402
 from restain.phantom import Phantom  # noqa: E402
+from restain.systems import base  # noqa: E402
 from restain.systems.windows import (  # noqa: E402
     NetworkWindows,
     choose_device,
@@ -16,9 +20,9 @@ from restain.systems.windows import (  # noqa: E402
     to_tensor,
 )
 
-from .small import noise, trained  # noqa: E402
+from .small import WHITE, make, noise, trained  # noqa: E402
 
-WHITE = np.array([240.0, 240.0, 240.0])
+GLASS = np.array([240.0, 240.0, 240.0])
 
 
 # ---- tensors -----------------------------------------------------------------------------------------------------
@@ -89,14 +93,14 @@ def numbers(tiles: list[np.ndarray]) -> list[int]:
 
 def test_tiles_of_tissue_are_taken_before_those_of_glass() -> None:
     image = painted([[1, 0, 0, 0.6], [0, 0.2, 1, 0], [0, 0, 0.3, 0.05]])
-    assert numbers(image_tiles(image, WHITE, 3, 40)) == [0, 3, 6]  # half of their area
-    assert numbers(image_tiles(image, WHITE, 4, 40)) == [0, 3, 6, 10]  # the richest of the others
-    assert numbers(image_tiles(image, WHITE, 16, 40)) == [0, 3, 5, 6, 10, 11]  # never those of glass alone
+    assert numbers(image_tiles(image, GLASS, 3, 40)) == [0, 3, 6]  # half of their area
+    assert numbers(image_tiles(image, GLASS, 4, 40)) == [0, 3, 6, 10]  # the richest of the others
+    assert numbers(image_tiles(image, GLASS, 16, 40)) == [0, 3, 5, 6, 10, 11]  # never those of glass alone
 
 
 def test_a_choice_among_equals_is_spread_over_the_image() -> None:
     image = painted([[1] * 10] * 10)
-    tiles = image_tiles(image, WHITE, 12, 40)
+    tiles = image_tiles(image, GLASS, 12, 40)
     chosen = np.array(numbers(tiles))
     assert len(set(chosen)) == 12
     assert (chosen[0], chosen[-1]) == (0, 99)
@@ -106,13 +110,13 @@ def test_a_choice_among_equals_is_spread_over_the_image() -> None:
 
 def test_tiles_of_an_image_thinner_than_a_tile() -> None:
     image = noise(3, 700)
-    tiles = image_tiles(image, WHITE, 16, 256)
+    tiles = image_tiles(image, GLASS, 16, 256)
     assert [tile.shape for tile in tiles] == [(3, 256, 3), (3, 256, 3)]
     np.testing.assert_array_equal(np.concatenate(tiles, axis=1), image[:, :512])
 
 
 def test_glass_alone_gives_no_tiles() -> None:
-    assert image_tiles(np.full((90, 90, 3), 238, np.uint8), WHITE, 4, 40) == []
+    assert image_tiles(np.full((90, 90, 3), 238, np.uint8), GLASS, 4, 40) == []
 
 
 # ---- windows -----------------------------------------------------------------------------------------------------
@@ -134,6 +138,30 @@ def test_windows_of_glass_are_spared_the_network(phantom: Phantom) -> None:
     np.testing.assert_array_equal(out[1], windows(mixed[1:2])[0])
     windows(blank[None])
     assert seen == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("hardware", "share", "wanted"), [(True, 0.9, "bfloat16"), (True, 1.01, "float32"), (False, 0.9, "float32")]
+)
+def test_a_slides_tiles_decide_over_bfloat16(
+    hardware: bool, share: float, wanted: str, phantom: Phantom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the hardware has it, and enough of the tiles' pixels come out the same; windows are then run in it."""
+    for module in (base, inference):
+        monkeypatch.setattr(module, "has_bfloat16", lambda device: hardware)
+    monkeypatch.setattr(inference, "SAME_SHARE", share)
+    system = make("stst", trainable=False).finish(WHITE, "glass", {})
+    system.device = "cpu"
+    appearance = system.estimate(phantom.image, tiles=[phantom.image[:128, :128]])
+    assert appearance.precision == wanted
+    window = np.tile(phantom.image, (2, 1, 1))[None, :256, :256]
+    windows = NetworkWindows(system, appearance)
+    made = windows(window)
+    assert windows._ready().dtype == getattr(torch, wanted)
+    exact = NetworkWindows(system, replace(appearance, precision="float32"))(window)
+    apart = np.abs(made - exact).max(axis=-1)
+    assert (apart <= 1).mean() > 0.9
+    assert (apart.max() > 0) == (wanted == "bfloat16")
 
 
 def test_a_network_that_gives_no_numbers_is_told() -> None:
