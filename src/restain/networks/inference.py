@@ -5,7 +5,8 @@ What helps depends on the hardware and is chosen by rule, never by timing, so th
 - channels last in memory, which convolutions want on CPUs and GPUs alike;
 - bfloat16 where the hardware multiplies it (AMX or AVX-512 BF16; GPUs since Ampere), when sample images show that the
   picture stays: 99.9 % of the pixels within one grey level of float32;
-- in float32 on a CPU, wide 3 × 3 convolutions by Winograd's method (`restain.networks.winograd`), under the same check.
+- in float32 on a CPU, wide 3 × 3 convolutions by Winograd's method (`restain.networks.winograd`), which differs by
+  rounding; it is under the same check where there are samples.
 
 Norm layers cost as much again as they seem to, because nothing can be fused across them: give the network with frozen
 statistics folded in (`norm_statistics.frozen(…, fold=True)`) where the images belong to one slide.
