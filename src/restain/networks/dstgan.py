@@ -68,6 +68,8 @@ class DstganGenerator(nn.Module):
         super().__init__()
         if first_merge not in ("linear", "swin"):
             raise InputError(f"got first_merge={first_merge!r}; wanted 'linear' or 'swin'")
+        if output_skip not in ("concat", "additive"):
+            raise InputError(f"got output_skip={output_skip!r}; wanted 'concat' or 'additive'")
         if merges < 3 or len(heads) < merges:
             raise InputError(f"got {merges} merges and heads for {len(heads)}; wanted at least 3, and heads for each")
         self.multiple = window * 2**merges
@@ -90,6 +92,7 @@ class DstganGenerator(nn.Module):
         self.join = nn.ModuleList(_Join(widths[level + 1], widths[level]) for level in upward)
         self.up = nn.ModuleList(blocks(level) for level in upward)
 
+        # Level 0 is the one of 1/2.
         self._tapped = (merges - 2, min(1, merges - 3))
         width = channels // 2
         self.sides = nn.ModuleList(
@@ -163,8 +166,6 @@ class _Restore(nn.Module):
 
     def __init__(self, channels: int, width: int, factor: int, skip: Literal["", "concat", "additive"] = "") -> None:
         super().__init__()
-        if skip not in ("", "concat", "additive"):
-            raise InputError(f"got output_skip={skip!r}; wanted 'concat' or 'additive'")
         self.skip = skip
         self.expand = PatchExpanding(channels, width, factor)
         self.to_rgb = nn.Sequential(nn.Conv2d(width + (skip == "concat"), 3, 3, padding=1), nn.Tanh())
