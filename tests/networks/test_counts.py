@@ -5,10 +5,12 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402  (after the skip)
+from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from restain.networks.backbones.resnet import ResNet50  # noqa: E402
 from restain.networks.backbones.squeezenet import SqueezeNet  # noqa: E402
 from restain.networks.chen import ChenDiscriminator, ChenGenerator  # noqa: E402
+from restain.networks.dstgan import DstganContentDiscriminator, DstganGenerator  # noqa: E402
 from restain.networks.feature_extractor import FeatureExtractor  # noqa: E402
 from restain.networks.hrnet import HRNetGenerator  # noqa: E402
 from restain.networks.johnson import JohnsonGenerator  # noqa: E402
@@ -40,12 +42,14 @@ SIZES = [
     (JohnsonGenerator, 3, 1_677_955, 8.3, 0.05),
     (lambda: FeatureExtractor("vgg19", ["relu2_2"]), 3, 260_160, 6.2, 0.05),
     (lambda: FeatureExtractor("vgg19", ["conv5_1"]), 3, 12_944_960, 23.7, 0.05),
+    (DstganContentDiscriminator, 3, 2_888_513, 1.66, 0.005),
 ]
 NAMES = ["Res9", "UNet256 BN", "UNet256 IN", "PatchGAN(3) IN", "PatchGAN(3) BN", "PatchGAN(1) IN", "ndf 32"]
 NAMES += ["STST generator", "STST discriminator", "StainNet"]
 NAMES += ["SqueezeNet1.1", "U-Net-64 BN"]
 NAMES += ["CHEN generator"]
 NAMES += ["HRNet W18", "HRNet W18 stem /4", "HRNet-lite W16", "Johnson", "VGG-19 to relu2_2", "VGG-19 to conv5_1"]
+NAMES += ["DSTGAN D_T"]
 
 
 def parameters(network: nn.Module) -> int:
@@ -96,6 +100,23 @@ def test_sizes_at_512(make, channels: int, wanted: int, gmac: float) -> None:
         counted = multiplications(network, torch.empty(1, channels, 512, 512))
     assert parameters(network) == wanted
     assert counted / 1e9 == pytest.approx(gmac, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("wide", "outputs", "wanted", "gmac", "rounding"),
+    [
+        (False, "all", 29_583_708, 10.8, 0.05),
+        (False, "final", 29_583_708, 9.95, 0.005),
+        (True, "all", 65_096_268, 21.1, 0.05),
+    ],
+)
+def test_sizes_of_dstgan(wide: bool, outputs: str, wanted: int, gmac: float, rounding: float) -> None:
+    """By PyTorch's own counter, which sees linear layers and attention, too; two operations a multiplication."""
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        network = DstganGenerator(ds_keep_width=wide).eval()
+        network(torch.empty(1, 1, 256, 256), outputs)
+    assert parameters(network) == wanted
+    assert counter.get_total_flops() / 2e9 == pytest.approx(gmac, abs=rounding)
 
 
 def test_the_count_sees_multiplications() -> None:
