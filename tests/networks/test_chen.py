@@ -43,6 +43,16 @@ def test_every_lead_and_every_tie_of_8_bits(dtype: torch.dtype) -> None:
         assert torch.equal(red_mask(images[:, [0, 2, 1]], delta)[0, 0].bool(), wanted)
 
 
+def test_ties_do_not_hang_on_how_levels_were_divided() -> None:
+    """GPUs divide by 255 by multiplying with its reciprocal, after which levels are no whole numbers again."""
+    levels = torch.arange(256, dtype=torch.uint8)
+    red, green = torch.meshgrid(levels, levels, indexing="ij")
+    divided = torch.stack([red, green, torch.zeros_like(red)])[None].float() * torch.tensor(1 / 255)
+    assert (divided * 255 != (divided * 255).round()).any()
+    for delta in (0, 1, 4, 10):
+        assert torch.equal(red_mask(divided, delta)[0, 0].bool(), red.int() > green.int() + delta), delta
+
+
 def test_the_type_and_shape_are_the_images() -> None:
     images = torch.rand(2, 3, 5, 7, dtype=torch.float64)
     mask = red_mask(images)

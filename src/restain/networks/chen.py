@@ -12,6 +12,9 @@ from restain.errors import InputError
 from restain.networks.blocks import check_sides
 from restain.networks.unet import forward_unet
 
+ROUNDING = 1e-4
+"""Of a grey level: what is no further apart is equal."""
+
 
 def red_mask(images: Tensor, delta: float = 0.0, median: bool = False) -> Tensor:
     """Where red is the greatest channel: it tells red from blue cytoplasm, which gray does not.
@@ -27,9 +30,10 @@ def red_mask(images: Tensor, delta: float = 0.0, median: bool = False) -> Tensor
     Returns:
         (N, 1, H, W), 1 for red and 0 elsewhere, in the type of the images.
     """
-    # Rounded as they are, the 256 levels in 0..1 are whole numbers again when multiplied: ties stay ties.
+    # The 256 levels in 0..1 are whole numbers again when multiplied, on CPUs. On GPUs, which divide by 255 by multiplying
+    # by its rounded reciprocal, they are not, and what leads by `delta` exactly would be red for some.
     levels = images * 255
-    mask = (levels[:, :1] > levels[:, 1:].amax(dim=1, keepdim=True) + delta).to(images.dtype)
+    mask = (levels[:, :1] > levels[:, 1:].amax(dim=1, keepdim=True) + delta + ROUNDING).to(images.dtype)
     if median:
         mask = (functional.avg_pool2d(functional.pad(mask, (1, 1, 1, 1), mode="replicate"), 3, 1) > 0.5).to(mask.dtype)
     return mask
