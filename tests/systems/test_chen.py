@@ -20,6 +20,7 @@ from restain.errors import FormatError, InputError, WeightsUnavailable  # noqa: 
 from restain.losses.task import known_cross_entropy  # noqa: E402
 from restain.networks.backbones.resnet import ResNet50  # noqa: E402
 from restain.networks.backbones.squeezenet import SqueezeNet  # noqa: E402
+from restain.phantom import Scanner, make_phantom  # noqa: E402
 from restain.systems.chen import Chen, remove_stain  # noqa: E402
 from restain.systems.chen_config import ChenConfig  # noqa: E402
 from restain.systems.engine import PlainEngine  # noqa: E402
@@ -195,6 +196,24 @@ def test_stages_are_those_written_out(config: dict[str, Any], stages: list[int])
             torch.testing.assert_close(found[key], value, rtol=1e-6, atol=1e-6)
         moved = max(float((found[key] - start[name][key]).abs().max()) for key in found)
         assert (moved > 1e-5) == (name != "discriminator_source" or system.config.lambda_gan2 > 0), name
+
+
+def test_it_overfits_four_tiles() -> None:
+    """Under both discriminators, with tiles of the source beside those of the target."""
+    config = {"channels": 8, "discriminator_channels": 4, "batch_size": 4, "learning_rate": 3e-3, "stage1_epochs": 0}
+    system = make("chen", **config)
+    system.optimizers = system.make_optimizers()
+    assert system.stage == 2
+    looks = {"source": Scanner(noise=1.0), "target": Scanner(white=(236.0, 231.0, 228.0))}
+    images = {
+        domain: torch.from_numpy(np.stack([make_phantom(128, 128, seed=k, scanner=look).image for k in range(4)]))
+        .permute(0, 3, 1, 2)
+        .float()
+        / 255
+        for domain, look in looks.items()
+    }
+    l1 = [system.update(images, PlainEngine())["l1"].item() for _ in range(30)]
+    assert min(l1[-5:]) < l1[0] / 5
 
 
 # ---- who learns when ---------------------------------------------------------------------------------------------

@@ -33,6 +33,31 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
     "stainnet": {"channels": 8, "crop": 32, "batch_size": 2, "epochs": 3, "crop_position": "random"},
     "stst": {"channels": 2, "crop": 256, "batch_size": 1, "epochs": 3},
+    "dstgan": {
+        "channels": 6,
+        "merges": 3,
+        "attention_window": 2,
+        "heads": (1, 2, 3),
+        "discriminator_channels": 2,
+        "hist_bins": 8,
+        "hist_size": 16,
+        "crop": 32,
+        "batch_size": 2,
+        "epochs": 3,
+    },
+    "nst": {
+        "channels": 2,
+        "body": "lite",
+        "stem_stride": 1,
+        "discriminator_channels": 2,
+        "feature_network": "squeezenet1_0",
+        "feature_weights": "random",
+        "style_layers": ("relu1", "fire2"),
+        "content_pairs": 6,
+        "crop": 32,
+        "batch_size": 2,
+        "epochs": 3,
+    },
 }
 """By system, settings that make it small."""
 

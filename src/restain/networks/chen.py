@@ -30,8 +30,8 @@ def red_mask(images: Tensor, delta: float = 0.0, median: bool = False) -> Tensor
     Returns:
         (N, 1, H, W), 1 for red and 0 elsewhere, in the type of the images.
     """
-    # The 256 levels in 0..1 are whole numbers again when multiplied, on CPUs. On GPUs, which divide by 255 by multiplying
-    # by its rounded reciprocal, they are not, and what leads by `delta` exactly would be red for some.
+    # The 256 levels in 0..1 are whole numbers again when multiplied, on CPUs. On GPUs, which divide by 255 by
+    # multiplying by its rounded reciprocal, they are not, and what leads by `delta` exactly would be red for some.
     levels = images * 255
     mask = (levels[:, :1] > levels[:, 1:].amax(dim=1, keepdim=True) + delta + ROUNDING).to(images.dtype)
     if median:
