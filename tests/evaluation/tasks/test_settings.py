@@ -20,6 +20,13 @@ WANTED = {
         **{"network": "resnet50", "weights": "imagenet", "side": 256, "learning_rate": 1e-4, "weight_decay": 0.0},
         **{"batch_size": 32, "epochs": 50, "milestones": (), "flips": True, "turns": True, "augmentation": "none"},
     },
+    "resnet50_512": {
+        "network": "resnet50",
+        "weights": "imagenet",
+        "side": 512,
+        "balanced": True,
+        "augmentation": "none",
+    },
     "squeezenet": {
         **{"network": "squeezenet1_1", "weights": "imagenet", "scaling": "128", "learning_rate": 2e-4},
         **{"weight_decay": 1e-5, "milestones": (40, 50), "epochs": 60, "batch_size": 64},

@@ -1,7 +1,8 @@
 """How classifiers and segmenters are trained: the papers' protocols, and what may be changed in them.
 
 PAPERS §8. STAINNET's classifier is as its code has it. DSTGAN published no settings, so those of its ResNet-50 and its
-U-Net are ours. NST's segmenter is a ResNet50-FCN with colour augmentation; the rest of its settings are ours, too.
+U-Net are ours. CHEN tells of its ResNet-50 the size of the images, and that classes are even; the rest is as DSTGAN's.
+NST's segmenter is a ResNet50-FCN with colour augmentation; the rest of its settings are ours, too.
 """
 
 import math
@@ -150,6 +151,7 @@ class SegmenterSettings(TaskSettings):
 PROTOCOLS: Mapping[str, TaskSettings] = MappingProxyType(
     {
         "resnet50": ClassifierSettings(),
+        "resnet50_512": ClassifierSettings(side=512, balanced=True),
         "squeezenet": ClassifierSettings(
             network="squeezenet1_1",
             scaling="128",
@@ -167,7 +169,8 @@ PROTOCOLS: Mapping[str, TaskSettings] = MappingProxyType(
         ),
     }
 )
-"""DSTGAN's classifier (BACH), STAINNET's (cytology, Camelyon16), DSTGAN's segmenter (GlaS), NST's (glomeruli)."""
+"""DSTGAN's classifier (BACH), CHEN's (cytology), STAINNET's (cytology, Camelyon16), DSTGAN's segmenter (GlaS), NST's
+(glomeruli)."""
 
 
 def settings_from(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
