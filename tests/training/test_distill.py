@@ -12,8 +12,10 @@ from restain.evaluation.metrics.pixel_errors import psnr
 from restain.phantom import STAINS_B, Scanner, make_phantom
 from restain.systems.stainnet import StainNetStudent
 from restain.training.distill import DistillSettings, distill
+from restain.training.settings import merged
 
 from ..running import Run
+from ..systems.small import trained
 
 QUICK = {
     "config": {"epochs": 40, "batch_size": 2, "crop": 32, "learning_rate": 0.01},
@@ -82,6 +84,24 @@ def test_stainnet_is_learned_and_needs_no_network(folder: Path, teacher: Macenko
     assert (run / "student" / "metrics.jsonl").is_file()
     with pytest.raises(OutputError, match="overwrite"):
         distill(teacher, [str(folder / "images")], tmp_path / "other.safetensors", settings, run=run, quiet=True)
+
+
+@pytest.mark.parametrize("name", ["chen", "dstgan", "nst"])
+def test_systems_are_teachers(name: str, folder: Path, tmp_path: Path) -> None:
+    """What is lost is stated: the student on tiles that it has not seen, beside what the system makes of them."""
+    system, quick = trained(name), merged(QUICK, {"training": {"max_steps": 20, "validate_every": 20}})
+    settings = DistillSettings(tile=96, validation_share=0.3, overrides=quick)
+    output, test = tmp_path / "s.safetensors", sorted((folder / "test").iterdir())
+    result = distill(
+        system, [str(folder / "images")], output, settings, test=[str(folder / "test")], device="cpu", quiet=True
+    )
+    student = load(output)
+    assert student.name == "stainnet"
+    assert student.provenance_["distilled"]["teacher"] == name
+    assert result.on_test
+    tiles = [np.asarray(Image.open(path)) for path in test]
+    lost = [psnr(system.transform(tile), student.transform(tile)) for tile in tiles]
+    assert result.psnr == pytest.approx(np.mean(lost), abs=1e-6)
 
 
 def test_a_student_with_larger_kernels_is_a_network(folder: Path, teacher: Macenko, tmp_path: Path) -> None:
