@@ -105,6 +105,17 @@ def test_each_image_s_own_norm_keeps_the_channels_last(affine: bool) -> None:
     assert layouts == [True, True]
 
 
+def test_weights_and_images_are_given_with_channels_last() -> None:
+    ready = fast(generator(), (2, 3, 32, 32))
+    seen: list[Tensor] = []
+    for module in ready.network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(lambda layer, inputs, _: seen.extend((layer.weight, inputs[0])))
+    ready(images(1))
+    assert len(seen) == 2 * (4 + 4)  # at both ends, halving, and in two blocks
+    assert all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in seen)
+
+
 def test_winograd_is_used_where_it_suits(only_float32: None) -> None:
     wide = fast(generator(32), (1, 3, 32, 32), samples=images(2))
     assert wide.description == "cpu, float32, 4 convolutions by Winograd's method"

@@ -219,6 +219,26 @@ def test_folding_leaves_norms_that_follow_no_convolution() -> None:
         torch.testing.assert_close(folded(images), norm_statistics.frozen(made, statistics)(images))
 
 
+class Early(nn.Sequential):
+    """Its layers are not only passed one after the other: what the first gives is part of the result."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        first = self[0](maps)
+        out: Tensor = first + self[1](first)
+        return out
+
+
+def test_folding_leaves_norms_whose_convolutions_are_looked_at() -> None:
+    made = Early(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    statistics = norm_statistics.collect(made, images)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            norm_statistics.frozen(made, statistics, fold=True)(images),
+            norm_statistics.frozen(made, statistics)(images),
+        )
+
+
 def test_folding_takes_the_weight_that_spectral_norm_computes() -> None:
     convolution = nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 4, 3))
     made = nn.Sequential(convolution, nn.BatchNorm2d(4)).eval()
@@ -257,6 +277,22 @@ def test_the_network_stays_as_it_was(name: str) -> None:
     for clone in copies:
         theirs = {parameter.data_ptr() for parameter in clone.parameters()}
         assert theirs == {parameter.data_ptr() for parameter in made.parameters()}
+
+
+def test_a_module_at_two_places_is_copied_once() -> None:
+    twice = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU())
+    clone = norm_statistics.per_image(nn.Sequential(twice, nn.InstanceNorm2d(3), twice))
+    assert clone[0] is clone[2]
+    assert clone[0] is not twice
+
+
+def test_copies_of_a_compiled_network_are_not_the_network() -> None:
+    """What `nn.Module.compile` leaves would be called in the copy's place, with the norms of the original."""
+    made = network("UNet BN")
+    images = tiles(made)
+    wanted = norm_statistics.per_image(made)(images)
+    made._compiled_call_impl = lambda images: images
+    torch.testing.assert_close(norm_statistics.per_image(made)(images), wanted)
 
 
 def test_two_threads_may_use_one_network() -> None:

@@ -98,6 +98,10 @@ def test_tiles_of_tissue_are_taken_before_those_of_glass() -> None:
     assert numbers(image_tiles(image, GLASS, 16, 40)) == [0, 3, 5, 6, 10, 11]  # never those of glass alone
 
 
+def test_tiles_with_tissue_in_half_of_their_area_are_all_alike() -> None:
+    assert numbers(image_tiles(painted([[0.5, 1, 0.4, 1, 0.6]]), GLASS, 2, 40)) == [0, 4]
+
+
 def test_a_choice_among_equals_is_spread_over_the_image() -> None:
     image = painted([[1] * 10] * 10)
     tiles = image_tiles(image, GLASS, 12, 40)
@@ -138,6 +142,15 @@ def test_windows_of_glass_are_spared_the_network(phantom: Phantom) -> None:
     np.testing.assert_array_equal(out[1], windows(mixed[1:2])[0])
     windows(blank[None])
     assert seen == [1, 1]
+
+
+def test_small_windows_go_to_the_network_together() -> None:
+    for name, side, batch in (("staingan", 512, 1), ("stst", 256, 4)):
+        system = trained(name)
+        system.device = "cpu"
+        windows = NetworkWindows(system, system.estimate(noise(8, 8)))
+        assert (windows.side, windows.batch) == (side, batch)
+        assert windows._ready().shape[0] == batch
 
 
 @pytest.mark.parametrize(
