@@ -75,6 +75,10 @@ def test_what_is_masked_or_transparent_is_left_out() -> None:
     assert PairedColors.from_images(source, target, mask=mask) == wanted
     assert PairedColors.from_images(np.dstack([source, alpha]), target) == wanted
     assert PairedColors.from_images(source, np.dstack([target, alpha])) == wanted
+    rest = np.zeros_like(mask)
+    rest[:, :15] = True
+    both = PairedColors.from_images(source[5:, 10:15], target[5:, 10:15])
+    assert PairedColors.from_images(np.dstack([source, alpha]), target, mask=rest) == both
     nothing = PairedColors.from_images(source, target, mask=np.zeros_like(mask))
     assert nothing == PairedColors()
     assert len(nothing) == nothing.pixels == 0

@@ -236,6 +236,14 @@ def test_how_near_a_lattice_comes() -> None:
     assert quality.psnr == pytest.approx(psnr(source.astype(float), target))
 
 
+def test_a_lattice_is_judged_as_it_is_applied() -> None:
+    """Clipped: beyond white there is no farther."""
+    white = np.full((2, 2, 3), 255, np.uint8)
+    quality = assess_lattice(np.full((2, 2, 2, 3), 300.0), PairedColors.from_images(white, white))
+    assert quality.rmse == 0
+    assert quality.psnr == np.inf
+
+
 def test_the_report_of_a_fit_is_what_its_pixels_say(tissue: tuple[Phantom, Phantom]) -> None:
     source = tissue[0].image
     target = np.clip(source * 0.8 + np.random.default_rng(6).normal(20, 5, source.shape), 0, 255).astype(np.uint8)

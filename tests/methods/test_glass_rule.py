@@ -69,6 +69,21 @@ def test_glass_alone_is_told_from_glass_with_a_speck() -> None:
     assert not rule.is_glass(np.full((4, 4, 3), 100, np.uint8))
 
 
+@pytest.mark.parametrize("white", [(240.0, 240.0, 240.0), (236.4, 231.0, 228.7), (255.0, 255.0, 255.0)])
+def test_glass_alone_is_where_no_network_has_a_say(white: tuple[float, float, float]) -> None:
+    """Level by level, in one channel, beside glass: what is spared the network, and no more, does not depend on it."""
+    rule = GlassRule(white, (230.0, 230.0, 230.0), (230.0, 230.0, 230.0))
+    for channel in range(3):
+        told = []
+        for level in range(180, 256):
+            pixel = np.floor(white).astype(np.uint8)[None, None]
+            pixel[..., channel] = level
+            dark, bright = (rule(pixel, np.full((1, 1, 3), network, np.float32)) for network in (0.0, 255.0))
+            told.append(rule.is_glass(pixel))
+            assert told[-1] == np.array_equal(dark, bright)
+        assert 0 < sum(told) < len(told)
+
+
 def test_tissue_is_what_the_network_makes_of_it() -> None:
     """On the target's scale, up to its glass, where no other white point is wanted."""
     rule = GlassRule((240.0, 238.0, 236.0), (230.0, 231.0, 232.0), (230.0, 231.0, 232.0))

@@ -369,6 +369,17 @@ def test_a_cache_keeps_only_so_many() -> None:
     assert len(window_map.calls) == 4  # the first had to go, and was mapped again
 
 
+def test_a_cache_keeps_nothing_but_results() -> None:
+    """Of a call that brought several windows, each is kept by itself: the others' memory goes with them."""
+    image, cache = noise(200, 200), WindowCache(64)
+    apply_region(reader(image), (200, 200), (0, 0, 200, 200), Blurring(64, 16, batch=4), cache=cache)
+    assert len(cache._kept) == 25
+    for window in cache._kept.values():
+        assert window.levels is not None
+        assert window.levels.base is None
+        assert window.pixels.size == 0
+
+
 def test_many_threads_read_regions_of_one_map() -> None:
     """The map is called by one thread at a time, and all get the same pixels."""
     image = noise(300, 300)
