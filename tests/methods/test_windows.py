@@ -367,6 +367,10 @@ def test_a_cache_keeps_only_so_many() -> None:
     for x, y in [*inside, inside[1], inside[2], inside[0]]:
         apply_region(reader(image), (200, 200), (x, y, 4, 4), window_map, cache=cache)
     assert len(window_map.calls) == 4  # the first had to go, and was mapped again
+    cache, window_map = WindowCache(2), Blurring(64, 16, batch=1)
+    for x, y in [inside[0], inside[1], inside[0], inside[2], inside[0]]:
+        apply_region(reader(image), (200, 200), (x, y, 4, 4), window_map, cache=cache)
+    assert len(window_map.calls) == 3  # the second had to go: the first was used later
 
 
 def test_a_cache_keeps_nothing_but_results() -> None:
