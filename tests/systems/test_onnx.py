@@ -70,6 +70,21 @@ def test_another_runtime_gives_the_same(name: str, exported) -> None:
     assert facts["provenance"] == {"a": "b"}
 
 
+@pytest.mark.parametrize("background", ["match", "keep", "white", "none"])
+def test_what_is_exported_takes_care_of_glass_as_transform_does(background: str) -> None:
+    system, image = trained("staingan", background), pictures(32)[1]
+    appearance = system.estimate(image)
+    module, _ = exportable(system)
+    given = [torch.from_numpy(image[None])]
+    if background != "none":
+        given.append(torch.from_numpy(appearance.white_point.astype(np.float32)))
+    with torch.inference_mode():
+        made = module(*given)[0].numpy()
+    apart = np.abs(made.astype(int) - system.transform(image, appearance))
+    assert apart.max() <= 1
+    assert (apart > 0).mean() < 0.002
+
+
 def test_images_of_the_least_side_are_taken(exported) -> None:
     """StainGAN halves twice, and what is left is reflected: 4 × 4 would be a multiple, and too small."""
     system, path = exported("staingan")
