@@ -284,6 +284,22 @@ def test_it_begins_as_the_identity() -> None:
     np.testing.assert_array_equal(bare.transform(large), large)
 
 
+def test_zeros_at_the_borders_are_not_seen() -> None:
+    """Of an image of one colour an HRNet that pads with zeros makes a frame; with a margin there is less of it."""
+    system = trained("nst", background="none")
+    flat = torch.full((1, 3, 64, 64), 0.6)
+    system.generator.eval()
+    with torch.no_grad():
+        bare, made = system.generator(flat), system.deployed()(flat)
+    assert made.shape == flat.shape
+
+    def frame(images: torch.Tensor) -> float:
+        return float((images[..., :4, :] - images[..., 32:33, 32:33]).abs().mean())
+
+    assert frame(bare.clamp(0, 1)) > 0.01
+    assert frame(made) < frame(bare.clamp(0, 1)) / 2
+
+
 def test_results_are_clamped_when_applied() -> None:
     system = trained("nst", background="none")
     with torch.no_grad():

@@ -30,6 +30,9 @@ from restain.systems.frozen import frozen, unwrapped
 from restain.systems.nst_config import LEAST_SIDE_JOHNSON, NSTConfig
 from restain.systems.task import NORMALIZATIONS
 
+MARGIN = 16
+"""Pixels around an image that HRNet is given and that are dropped; twice as many are a multiple of its number."""
+
 
 @dataclass(eq=False, kw_only=True)
 class NST(System):
@@ -161,8 +164,8 @@ class NST(System):
     # ---- what it says of itself -----------------------------------------------------------------------------------
 
     def deployed(self) -> nn.Module:
-        """The generator; it works in 0..1, and is clamped here."""
-        return Deployed(unwrapped(self.generator), signed=False)
+        """The generator; it works in 0..1, and is clamped here. HRNet pads with zeros, so it is given a margin."""
+        return Deployed(unwrapped(self.generator), signed=False, margin=MARGIN if self.config.hrnet else 0)
 
     @property
     def learned_statistics(self) -> bool:
@@ -171,8 +174,8 @@ class NST(System):
 
     @property
     def least_side(self) -> int:
-        """What is left at the coarsest size must be enough to be reflected."""
-        return self.multiple if self.config.hrnet else LEAST_SIDE_JOHNSON
+        """The margin, and what is left at the coarsest size, must be less than what is reflected."""
+        return 2 * MARGIN if self.config.hrnet else LEAST_SIDE_JOHNSON
 
     def content_descriptor(self) -> Callable[[Tensor], Tensor] | None:
         """Means over all places of the perceptual network's last layer of style, with `pair_by = "features"`."""
