@@ -73,6 +73,8 @@ def test_another_runtime_gives_the_same(name: str, exported) -> None:
 @pytest.mark.parametrize("background", ["match", "keep", "white", "none"])
 def test_what_is_exported_takes_care_of_glass_as_transform_does(background: str) -> None:
     system, image = trained("staingan", background), pictures(32)[1]
+    with torch.no_grad():
+        system.generator.up[-2].bias.fill_(1.2)  # much of what it makes is brighter than its target's glass
     appearance = system.estimate(image)
     module, _ = exportable(system)
     given = [torch.from_numpy(image[None])]
