@@ -122,6 +122,13 @@ def test_few_and_small_pictures_give_what_they_have(tissue: Path, tmp_path: Path
     assert next(data.batches(0))["source"].shape == (2, 3, SIDE, SIDE)
 
 
+def test_glass_is_looked_for_in_all_files(tissue: Path) -> None:
+    """The pairs have tissue; what the target's glass is like is seen elsewhere, too."""
+    few, all_of_it = (TrainingData(settings_for(tissue, content_pairs=count)) for count in (1, 0))
+    assert len({picture.path for picture in few.training["target"]}) == 1
+    assert few.histogram("target") == all_of_it.histogram("target")
+
+
 def test_registered_pairs_go_first(tissue: Path) -> None:
     data = TrainingData(settings_for(tissue, pairs="names"))
     assert data.paired

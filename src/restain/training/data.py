@@ -85,6 +85,9 @@ class TrainingData:
         self.classes, self._labels = self._find_labels()
         self.roles: tuple[Role, ...] = tuple(self.training)
         self.paired = bool(settings.pairs)
+        self._files = {
+            role: list(dict.fromkeys(picture.path for picture in self.training[role])) for role in self.roles
+        }
         self._shelf = Shelf()
         self.content_pairs = self._pair_by_content(listing.kept, descriptor)
         self._together = self.paired or bool(self.content_pairs)
@@ -267,6 +270,8 @@ class TrainingData:
     def histogram(self, role: Role, *, most: int = 32) -> ColorHistogram:
         """Colours of what is trained on, glass included: to find a white point in, or to fit a normalizer to.
 
+        Of all files that were given, where only some crops of them were paired by content: those have tissue.
+
         Args:
             role: "source" or "target".
             most: files to read, chosen by the seed; slides are sampled.
@@ -276,10 +281,9 @@ class TrainingData:
         """
         if role not in self.training:
             raise InputError(f"there is no {role} among {', '.join(self.roles)}")
-        files = list(dict.fromkeys(picture.path for picture in self.training[role]))
-        histogram = sample_colors(files, self.settings.seed, most)
+        histogram = sample_colors(self._files[role], self.settings.seed, most)
         if histogram is None:
-            raise InputError(f"none of the {len(files)} files of the {role} can be read any more")
+            raise InputError(f"none of the {len(self._files[role])} files of the {role} can be read any more")
         return histogram
 
     def summary(self) -> dict[str, Any]:
