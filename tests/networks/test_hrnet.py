@@ -10,7 +10,7 @@ from torch.nn import functional as F  # noqa: E402
 from restain.errors import InputError  # noqa: E402
 from restain.networks.hrnet import HRNetGenerator  # noqa: E402
 from restain.networks.initialization import initialize  # noqa: E402
-from restain.networks.norm_statistics import frozen, running  # noqa: E402
+from restain.networks.norm_statistics import folded, frozen, running  # noqa: E402
 
 SMALL = [{"width": 2}, {"width": 3, "stem_stride": 4}, {"width": 4, "stem_stride": 1, "body": "lite"}]
 
@@ -155,10 +155,10 @@ def test_from_the_identity_the_last_layer_learns_first() -> None:
 def test_norms_fold_into_the_convolutions() -> None:
     network = lively(**SMALL[0]).eval()
     images = random_images(1, 3, 32, 32)
-    folded = frozen(network, running(network), fold=True)
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    merged = folded(frozen(network, running(network)))
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in merged.modules())
     with torch.no_grad():
-        torch.testing.assert_close(folded(images), network(images))
+        torch.testing.assert_close(merged(images), network(images))
 
 
 @pytest.mark.parametrize(("stride", "multiple"), [(1, 8), (2, 16), (4, 32)])

@@ -27,7 +27,8 @@ def generator(channels: int = 4) -> ResnetGenerator:
 
 
 def frozen(network: nn.Module, fold: bool = True) -> nn.Module:
-    return norm_statistics.frozen(network, norm_statistics.collect(network, images(2)), fold=fold)
+    made = norm_statistics.frozen(network, norm_statistics.collect(network, images(2)))
+    return norm_statistics.folded(made) if fold else made
 
 
 def levels_apart(first: Tensor, second: Tensor) -> float:

@@ -1,5 +1,6 @@
 """Frozen norm statistics against a layer-by-layer oracle: as many passes as layers, each with hooks and the formula."""
 
+import copy
 import threading
 
 import numpy as np
@@ -175,7 +176,7 @@ def test_folding_changes_nothing_but_the_layers(name: str, kind: torch.dtype, to
     images = tiles(made).to(kind)
     statistics = norm_statistics.collect(made, images)
     plain = norm_statistics.frozen(made, statistics)
-    folded = norm_statistics.frozen(made, statistics, fold=True)
+    folded = norm_statistics.folded(norm_statistics.frozen(made, statistics))
     assert not norm_statistics.has_norms(folded)
     assert norm_statistics.has_norms(plain)
     with torch.no_grad():
@@ -202,7 +203,7 @@ def test_float64_is_left_to_the_cpu(name: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(Tensor, "double", double)
     statistics = norm_statistics.collect(made, images)
     np.testing.assert_array_equal(statistics, wanted)
-    norm_statistics.frozen(made, statistics, fold=True)
+    norm_statistics.folded(norm_statistics.frozen(made, statistics))
     assert fetched
 
 
@@ -212,7 +213,7 @@ def test_folding_leaves_norms_that_follow_no_convolution() -> None:
     made.append(nn.InstanceNorm2d(2))
     images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     statistics = norm_statistics.collect(made, images)
-    folded = norm_statistics.frozen(made, statistics, fold=True)
+    folded = norm_statistics.folded(norm_statistics.frozen(made, statistics))
     assert [type(module).__name__ for module in folded][-2:] == ["Conv2d", "Identity"]
     assert sum(isinstance(module, nn.BatchNorm2d) for module in folded) == 3
     with torch.no_grad():
@@ -234,16 +235,30 @@ def test_folding_leaves_norms_whose_convolutions_are_looked_at() -> None:
     statistics = norm_statistics.collect(made, images)
     with torch.no_grad():
         torch.testing.assert_close(
-            norm_statistics.frozen(made, statistics, fold=True)(images),
+            norm_statistics.folded(norm_statistics.frozen(made, statistics))(images),
             norm_statistics.frozen(made, statistics)(images),
         )
+
+
+def test_only_fixed_norms_are_folded() -> None:
+    """An image's own statistics are not known beforehand; a network in training stays as it is."""
+    made = network("UNet BN").train()
+    images = tiles(made)
+    own = norm_statistics.folded(norm_statistics.per_image(made))
+    assert sum(isinstance(module, NORMS) for module in own.modules()) == 7
+    with torch.no_grad():
+        torch.testing.assert_close(own(images), norm_statistics.per_image(made)(images))
+        fixed = norm_statistics.folded(made)
+        assert not norm_statistics.has_norms(fixed)
+        assert all(module.training for module in made.modules())
+        torch.testing.assert_close(fixed(images), copy.deepcopy(made).eval()(images))
 
 
 def test_folding_takes_the_weight_that_spectral_norm_computes() -> None:
     convolution = nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 4, 3))
     made = nn.Sequential(convolution, nn.BatchNorm2d(4)).eval()
     images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    folded = norm_statistics.frozen(made, norm_statistics.running(made), fold=True)
+    folded = norm_statistics.folded(made)
     with torch.no_grad():
         torch.testing.assert_close(folded(images), made(images))
 
@@ -253,7 +268,7 @@ def test_running_statistics_frozen_are_evaluation_mode(name: str) -> None:
     made = network(name)
     images = tiles(made, count=1)
     with torch.no_grad():
-        frozen = norm_statistics.frozen(made, norm_statistics.running(made), fold=True)(images)
+        frozen = norm_statistics.folded(norm_statistics.frozen(made, norm_statistics.running(made)))(images)
         torch.testing.assert_close(frozen, made.eval()(images))
 
 
@@ -331,7 +346,9 @@ def test_a_network_without_norms_has_nothing_to_freeze() -> None:
     assert statistics.shape == (2, 0)
     assert not norm_statistics.has_norms(made)
     with torch.no_grad():
-        torch.testing.assert_close(norm_statistics.frozen(made, statistics, fold=True)(images), made(images))
+        torch.testing.assert_close(
+            norm_statistics.folded(norm_statistics.frozen(made, statistics))(images), made(images)
+        )
 
 
 class Twice(nn.Module):

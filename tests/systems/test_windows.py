@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch")
 from restain.errors import InputError  # noqa: E402  (after the skip)
 from restain.methods.window_grid import reflected  # noqa: E402
 from restain.networks import inference  # noqa: E402
+from restain.networks.norm_statistics import has_norms  # noqa: E402
 from restain.phantom import Phantom  # noqa: E402
 from restain.systems import base  # noqa: E402
 from restain.systems.windows import (  # noqa: E402
@@ -175,6 +176,30 @@ def test_a_slides_tiles_decide_over_bfloat16(
     apart = np.abs(made - exact).max(axis=-1)
     assert (apart <= 1).mean() > 0.9
     assert (apart.max() > 0) == (wanted == "bfloat16")
+
+
+def test_networks_without_norms_of_a_slide_may_be_run_in_bfloat16_too(
+    phantom: Phantom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (base, inference):
+        monkeypatch.setattr(module, "has_bfloat16", lambda device: True)
+    monkeypatch.setattr(inference, "SAME_SHARE", 0.1)
+    for system, statistics in ((trained("stainnet"), "none"), (trained("stst", inference="eval"), "training")):
+        system.device = "cpu"
+        appearance = system.estimate(phantom.image, tiles=[phantom.image[:128, :128]])
+        assert (appearance.statistics, appearance.norm_statistics) == (statistics, None)
+        assert appearance.precision == "bfloat16"
+
+
+@pytest.mark.parametrize("inference", ["instance", "eval"])
+def test_one_image_costs_no_folding(inference: str, phantom: Phantom) -> None:
+    """It takes longer than a forward pass: windows are worth it, an image that fits into one is not."""
+    system = trained("stst", inference=inference)
+    windows = NetworkWindows(system, system.estimate(phantom.image, tiles=[phantom.image[:64, :64]]))
+    shared = {weight.data_ptr() for weight in system.generator.parameters()}
+    windows.whole(phantom.image[:64, :64])
+    assert {weight.data_ptr() for weight in windows._network.parameters()} == shared
+    assert not has_norms(windows._ready().network)
 
 
 def test_a_network_that_gives_no_numbers_is_told() -> None:

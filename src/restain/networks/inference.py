@@ -9,7 +9,7 @@ What helps depends on the hardware and is chosen by rule, never by timing, so th
   rounding; it is under the same check where there are samples.
 
 Norm layers cost as much again as they seem to, because nothing can be fused across them: give the network with frozen
-statistics folded in (`norm_statistics.frozen(…, fold=True)`) where the images belong to one slide.
+statistics folded in (`norm_statistics.folded`) where the images belong to one slide.
 """
 
 import copy

@@ -9,6 +9,7 @@ No function changes the network that it is given, which other threads may be usi
 mode that shares the weights and has other norm layers.
 """
 
+import copy
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import TypeGuard
@@ -78,7 +79,7 @@ def running(network: nn.Module) -> Statistics:
     return _joined(pairs)
 
 
-def frozen(network: nn.Module, statistics: Statistics, *, fold: bool = False) -> nn.Module:
+def frozen(network: nn.Module, statistics: Statistics) -> nn.Module:
     """A copy, in evaluation mode, whose norm layers use the statistics given.
 
     What the copy does to a pixel depends on the pixels that its convolutions see, and on nothing else in the image.
@@ -86,17 +87,26 @@ def frozen(network: nn.Module, statistics: Statistics, *, fold: bool = False) ->
     Args:
         network: left as it is. The copy shares its weights: a training step changes both.
         statistics: see `Statistics`.
-        fold: multiply the norms into the convolutions just before them in an `nn.Sequential`, so that they cost
-            nothing. These convolutions get weights of their own. The result differs by rounding.
 
     Raises:
         InputError: statistics of other layers, not finite, or with a negative variance.
     """
     pairs = iter(_split(statistics, [layer for _, layer in _norm_layers(network)]))
     like = next(network.parameters(), torch.empty(0))
-    clone = _with_norms(network, lambda layer: _fixed(layer, *next(pairs), like))
-    if fold:
-        _fold(clone)
+    return _with_norms(network, lambda layer: _fixed(layer, *next(pairs), like))
+
+
+def folded(network: nn.Module) -> nn.Module:
+    """A copy, in evaluation mode, whose norms cost nothing where their statistics are fixed: `frozen`, or batch norm's
+    running ones. They are multiplied into the convolutions just before them in an `nn.Sequential`.
+
+    These convolutions get weights of their own; all else is shared. The result differs by rounding.
+
+    Args:
+        network: left as it is.
+    """
+    clone = _with_norms(network, copy.copy)
+    _fold(clone)
     return clone
 
 
@@ -188,15 +198,15 @@ def _with_norms(network: nn.Module, replace: Callable[[_NormBase], nn.Module]) -
 
 
 def _fold(network: nn.Module) -> None:
-    """Multiply fixed norms into the convolutions before them, and put nothing in their place."""
+    """Multiply fixed norms into the convolutions before them, in place, and put nothing in theirs."""
     for module in list(network.modules()):
         if not isinstance(module, nn.Sequential) or type(module).forward is not nn.Sequential.forward:
             continue
         names = list(module._modules)
         for first, second in pairwise(names):
             convolution, norm = module._modules[first], module._modules[second]
-            if _can_fold(convolution) and isinstance(norm, _BatchNorm):
-                module._modules[first] = _folded(convolution, norm)
+            if _can_fold(convolution) and isinstance(norm, _BatchNorm) and norm.running_mean is not None:
+                module._modules[first] = _merged(convolution, norm)
                 module._modules[second] = nn.Identity()
 
 
@@ -206,7 +216,7 @@ def _can_fold(module: nn.Module | None) -> TypeGuard[nn.Conv2d | nn.ConvTranspos
     return isinstance(module, nn.Conv2d)
 
 
-def _folded(convolution: nn.Conv2d | nn.ConvTranspose2d, norm: _BatchNorm) -> nn.Module:
+def _merged(convolution: nn.Conv2d | nn.ConvTranspose2d, norm: _BatchNorm) -> nn.Module:
     assert norm.running_mean is not None
     assert norm.running_var is not None
     weight, bias = fuse_conv_bn_weights(
@@ -221,7 +231,7 @@ def _folded(convolution: nn.Conv2d | nn.ConvTranspose2d, norm: _BatchNorm) -> nn
     )
     # A plain layer: the one before may compute its weight anew at each call, as spectral norm does.
     transposed = isinstance(convolution, nn.ConvTranspose2d)
-    folded = (nn.ConvTranspose2d if transposed else nn.Conv2d)(
+    merged = (nn.ConvTranspose2d if transposed else nn.Conv2d)(
         convolution.in_channels,
         convolution.out_channels,
         convolution.kernel_size,  # type: ignore[arg-type]
@@ -232,12 +242,12 @@ def _folded(convolution: nn.Conv2d | nn.ConvTranspose2d, norm: _BatchNorm) -> nn
         padding_mode=convolution.padding_mode,
         device="meta",
     )
-    if isinstance(folded, nn.ConvTranspose2d):
-        folded.output_padding = convolution.output_padding
+    if isinstance(merged, nn.ConvTranspose2d):
+        merged.output_padding = convolution.output_padding
     like = convolution.weight
-    folded.weight = nn.Parameter(weight.to(like.dtype).to(like.device), requires_grad=False)
-    folded.bias = nn.Parameter(bias.to(like.dtype).to(like.device), requires_grad=False)
-    return folded.eval()
+    merged.weight = nn.Parameter(weight.to(like.dtype).to(like.device), requires_grad=False)
+    merged.bias = nn.Parameter(bias.to(like.dtype).to(like.device), requires_grad=False)
+    return merged.eval()
 
 
 def _exact(numbers: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from restain.errors import FitError, InputError, NotFittedError
 from restain.methods.base import Appearance, Normalizer
 from restain.methods.saving import to_arrays
 from restain.networks.inference import fast, has_bfloat16
-from restain.networks.norm_statistics import collect, has_norms, per_image, running
+from restain.networks.norm_statistics import collect, folded, has_norms, per_image, running
 from restain.networks.norm_statistics import frozen as frozen_norms
 from restain.systems.config import SystemConfig, make_settings, plain
 from restain.systems.engine import Engine
@@ -251,36 +251,34 @@ class System(Normalizer):
         Raises:
             InputError: tiles of different sizes.
         """
-        network = self.deployed()
-        if not has_norms(network) or self.learned_statistics:
-            return appearance
-        device = choose_device(self.device)
+        network, device = self.deployed(), choose_device(self.device)
         pixels = [as_rgb8(tile) for tile in tiles]
         if len(sizes := {tile.shape[:2] for tile in pixels}) > 1:
             raise InputError(f"got tiles of different sizes ({sorted(sizes)}); wanted all alike")
         images = to_tensor(np.stack(pixels)).to(device)
-        statistics = collect(network.to(device), pad_to_multiple(images, self.multiple, self.least_side))
         assert isinstance(appearance, NetworkAppearance)
-        looked = replace(appearance, statistics="slide", norm_statistics=statistics)
-        return replace(looked, precision=self._precision_for(looked, images[:4], device))
+        if has_norms(network) and not self.learned_statistics:
+            statistics = collect(network.to(device), pad_to_multiple(images, self.multiple, self.least_side))
+            appearance = replace(appearance, statistics="slide", norm_statistics=statistics)
+        return replace(appearance, precision=self._precision_for(appearance, images[:4], device))
 
     def _precision_for(self, appearance: Appearance, images: Tensor, device: torch.device) -> str:
         """bfloat16 where the hardware has it and these images, (N, 3, H, W) in 0..1, come out the same."""
         if self.precision == "float32" or not has_bfloat16(device):
             return "float32"
         images = pad_to_multiple(images, self.multiple, self.least_side)
-        network = self.inference_network(appearance)
+        network = folded(self.inference_network(appearance))
         shape = (len(images), *images.shape[1:])
         made = fast(network, shape, device=device, samples=images, level=1 / 255)
         return str(made.dtype).removeprefix("torch.")
 
     def inference_network(self, appearance: Appearance) -> nn.Module:
-        """`deployed`, with the norm layers as this appearance has it; shares the weights."""
+        """`deployed`, with the norm layers as this appearance has it; shares the weights, so that it costs nothing."""
         network = self.deployed()
         if self.learned_statistics:
-            return frozen_norms(network, running(network), fold=True)
+            return frozen_norms(network, running(network))
         statistics = getattr(appearance, "norm_statistics", None)
-        return per_image(network) if statistics is None else frozen_norms(network, statistics, fold=True)
+        return per_image(network) if statistics is None else frozen_norms(network, statistics)
 
     def pixel_map(self, appearance: Appearance, *, lazy: bool = False, workers: int | None = None) -> NetworkWindows:
         """What maps the windows of this slide; `lazy` and `workers` are of no effect."""

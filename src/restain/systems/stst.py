@@ -141,7 +141,7 @@ class STST(System):
 
     def with_statistics(self, appearance: Appearance, tiles: Sequence[RGB8]) -> Appearance:
         """Frozen statistics for the mode "instance"; the others have none of a slide's."""
-        return super().with_statistics(appearance, tiles) if self.config.inference == "instance" else appearance
+        return appearance if self.config.inference == "stochastic" else super().with_statistics(appearance, tiles)
 
     def inference_network(self, appearance: Appearance) -> nn.Module:
         """The generator in its mode of inference."""

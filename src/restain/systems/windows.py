@@ -15,6 +15,7 @@ from restain.methods.base import Appearance, Floats
 from restain.methods.window_grid import reflected
 from restain.methods.windows import Float32, WindowMap
 from restain.networks.inference import FastNetwork, Precision, fast
+from restain.networks.norm_statistics import folded
 
 if TYPE_CHECKING:
     from restain.systems.base import System
@@ -61,7 +62,8 @@ class NetworkWindows(WindowMap):
             if self._fast is None:
                 side = -(-max(self.side, self._least) // self._multiple) * self._multiple
                 shape = (self.batch, 3, side, side)
-                self._fast = fast(self._network, shape, device=self._device, precision=self._precision)
+                # Fixed norms are folded here, not for every image by itself: that takes longer than a forward pass.
+                self._fast = fast(folded(self._network), shape, device=self._device, precision=self._precision)
             return self._fast
 
     def _restyle(self, images: RGB8, network: Callable[[Tensor], Tensor]) -> Float32:
