@@ -151,6 +151,81 @@ def test_one_of_several_processes_is_refused(
     assert [path.name for path in tmp_path.iterdir()] == ["t.safetensors"]
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"recipe": "nonsense"}, "no recipe nonsense"),
+        ({"kernels": (2, 1)}, "kernels"),
+        ({"overrides": {"config": {"chanels": 3}}}, "no setting chanels"),
+        ({"student": "colormap", "lattice": 1}, "lattice=1"),
+    ],
+)
+def test_the_teacher_does_not_work_for_a_student_that_cannot_be(
+    settings: dict, words: str, folder: Path, teacher: Macenko, tmp_path: Path
+) -> None:
+    taught = []
+    with pytest.raises(InputError, match=words):
+        distill(
+            teacher,
+            [str(folder / "images")],
+            tmp_path / "s.safetensors",
+            DistillSettings(tile=96, validation_share=0.3, **settings),
+            progress=lambda *_: taught.append(1),
+        )
+    assert not taught
+
+
+@pytest.mark.parametrize("part", ["teacher", "student"])
+def test_only_an_earlier_distillation_is_replaced(part: str, folder: Path, teacher: Macenko, tmp_path: Path) -> None:
+    settings = DistillSettings(student="colormap", tile=96, validation_share=0.3)
+    own = tmp_path / "run" / part / "thesis.txt"
+    own.parent.mkdir(parents=True)
+    own.write_text("years of work")
+    with pytest.raises(OutputError, match=f"{part} is not of an earlier distillation"):
+        distill(
+            teacher,
+            [str(folder / "images")],
+            tmp_path / "s.safetensors",
+            settings,
+            run=tmp_path / "run",
+            overwrite=True,
+        )
+    assert own.read_text() == "years of work"
+    for overwrite in (False, True):
+        distill(
+            teacher,
+            [str(folder / "images")],
+            tmp_path / "s.safetensors",
+            settings,
+            run=tmp_path / "new",
+            overwrite=overwrite,
+        )
+
+
+def test_tiles_too_small_to_be_judged_spoil_nothing(folder: Path, teacher: Macenko, tmp_path: Path) -> None:
+    """SSIM wants 11 pixels; that was found out when all work was done."""
+    (tmp_path / "test").mkdir()
+    tile = np.asarray(Image.open(folder / "test" / "20.png"))
+    for name, side in (("large", 64), ("small", 8)):
+        Image.fromarray(tile[:side, :side]).save(tmp_path / "test" / f"{name}.png")
+    settings = DistillSettings(student="colormap", tile=96, estimate="folder", validation_share=0.3)
+    output = tmp_path / "s.safetensors"
+    result = distill(teacher, [str(folder / "images")], output, settings, test=[str(tmp_path / "test")])
+    assert (result.judged, result.on_test) == (1, True)
+    (tmp_path / "test" / "large.png").unlink()
+    with pytest.raises(InputError, match="no test image has sides of 11 pixels or more"):
+        distill(teacher, [str(folder / "images")], output, settings, test=[str(tmp_path / "test")], overwrite=True)
+
+
+def test_all_of_a_large_tile_is_learned_from(folder: Path, teacher: Macenko, tmp_path: Path) -> None:
+    """The paper's crops are its tiles; of larger ones its recipe would take the middle, and waste the rest."""
+    quick = {"config": {"crop": 32, "epochs": 1}, "training": {"max_steps": 1, "validate_every": 1, "pictures": 1}}
+    settings = DistillSettings(tile=96, recipe="stainnet", estimate="folder", validation_share=0.3, overrides=quick)
+    run, output = tmp_path / "run", tmp_path / "s.safetensors"
+    distill(teacher, [str(folder / "images")], output, settings, run=run, device="cpu", quiet=True)
+    assert 'crop_position = "random"' in (run / "student" / "settings.toml").read_text()
+
+
 def test_the_command_distills(folder: Path, teacher: Macenko, tmp_path: Path, run) -> None:
     teacher.save(tmp_path / "t.safetensors")
     arguments = ["--images", folder / "images", "--student", "colormap", "--tile", 96, "--validation-share", 0.3]

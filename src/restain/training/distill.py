@@ -19,7 +19,7 @@ import numpy as np
 from restain import files
 from restain.color.histogram import ColorHistogram
 from restain.color.images import RGB8
-from restain.color.regression import PairedColors, fit_lattice
+from restain.color.regression import SIZES, PairedColors, fit_lattice
 from restain.errors import InputError, OutputError
 from restain.evaluation.metrics.pixel_errors import psnr
 from restain.evaluation.metrics.structural import ssim
@@ -30,12 +30,17 @@ from restain.slides.image_reader import encode_image
 from restain.slides.reader import open_slide
 from restain.training.data import DataSettings, TrainingData
 from restain.training.loop import train
-from restain.training.settings import make_recipe, merged, read_recipe
+from restain.training.run_folder import is_run
+from restain.training.settings import Recipe, make_recipe, merged, read_recipe
 from restain.training.tiles import Picture, Shelf
 
 Student = Literal["stainnet", "colormap"]
 Progress = Callable[[int, int, Path], None]
 """Called with how many tiles the teacher has normalized, of how many, and the file of the latest."""
+
+
+LEAST_JUDGED = 11
+"""Least side, pixels, of the tiles that a student is judged on: the window of SSIM."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +145,8 @@ def distill(
     settings = settings or DistillSettings()
     output = Path(output)
     _check(settings, test)
+    if settings.student == "stainnet":  # mistakes are told before the teacher works, which may take hours
+        _recipe(teacher, settings, {"source": ["taught"], "target": ["taught"], "pairs": "names"})
     if output.suffix != ".safetensors":
         raise OutputError(f"{output} should end in .safetensors, the format of saved normalizers")
     files.refuse_overwrite(output, overwrite)
@@ -206,6 +213,10 @@ def _teach(
             parts["test"] = tested.training["source"]
         places = {part: _places(pictures, settings) for part, pictures in parts.items()}
         trained = settings.student == "stainnet" and settings.select_on == "validation"
+        for part in [part for part in places if part != "training"]:
+            places[part] = [place for place in places[part] if min(place[3:]) >= LEAST_JUDGED]
+        if test and not places["test"]:
+            raise InputError(f"no test image has sides of {LEAST_JUDGED} pixels or more")
         if not places["validation"] and (trained or not test):
             raise InputError("no tile is left to judge the student on; give more images or a larger validation share")
         shelf = Shelf()
@@ -274,10 +285,20 @@ def _train_stainnet(
     for prefix, pair in folders.items():
         data |= {f"{prefix}source": [str(pair[0].parent)], f"{prefix}target": [str(pair[1].parent)]}
         data[f"{prefix}pairs"] = "names"
+    result = train(_recipe(teacher, settings, data), run, device=device, quiet=quiet)
+    student = load(result.normalizer)
+    _take_glass(student, teacher)
+    return student
+
+
+def _recipe(teacher: Normalizer, settings: DistillSettings, data: Mapping[str, Any]) -> Recipe:
+    """How StainNet is trained: a recipe, what is known here, and the overrides."""
     values: dict[str, Any] = {
         "system": "stainnet",
         "background": teacher.background,
-        "data": data,
+        # Of tiles larger than the crop, all is learned from.
+        "config": {"crop_position": "random"},
+        "data": dict(data),
         "training": {
             "seed": settings.seed,
             "select": "best",
@@ -285,12 +306,8 @@ def _train_stainnet(
         },
     }
     if settings.kernels is not None:
-        values["config"] = {"kernels": list(settings.kernels)}
-    recipe = make_recipe(merged(read_recipe(settings.recipe), values, settings.overrides or {}), settings.recipe)
-    result = train(recipe, run, device=device, quiet=quiet)
-    student = load(result.normalizer)
-    _take_glass(student, teacher)
-    return student
+        values["config"]["kernels"] = list(settings.kernels)
+    return make_recipe(merged(read_recipe(settings.recipe), values, settings.overrides or {}), settings.recipe)
 
 
 def _license(teacher: Normalizer, settings: DistillSettings) -> str:
@@ -339,6 +356,8 @@ def _check(settings: DistillSettings, test: Sequence[str]) -> None:
             f"got tile={settings.tile}, tiles={settings.tiles}, validation_share={settings.validation_share}; "
             "wanted 16 or more, 0 or more, and 0 to below 1"
         )
+    if settings.lattice not in SIZES:
+        raise InputError(f"got lattice={settings.lattice}; wanted {SIZES[0]} to {SIZES[-1]}")
 
 
 @contextmanager
@@ -355,11 +374,18 @@ def _folder(run: str | Path | None, output: Path, overwrite: bool) -> Iterator[P
             shutil.rmtree(made, ignore_errors=True)
         return
     folder = Path(run)
-    parts = [folder / part for part in ("teacher", "student")]
-    if any(part.exists() for part in parts):
-        if not overwrite:
-            raise OutputError(f"{folder} holds an earlier distillation; --overwrite replaces it")
-        for part in parts:
-            shutil.rmtree(part, ignore_errors=True)
+    there = [part for part in (folder / "teacher", folder / "student") if part.exists()]
+    for part in there:
+        if not (_is_teachers_work(part) if part.name == "teacher" else is_run(part)):
+            raise OutputError(f"{part} is not of an earlier distillation; name a new folder")
+    if there and not overwrite:
+        raise OutputError(f"{folder} holds an earlier distillation; --overwrite replaces it")
+    for part in there:
+        shutil.rmtree(part, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     yield folder
+
+
+def _is_teachers_work(folder: Path) -> bool:
+    """Whether a folder holds pairs of tiles and nothing else."""
+    return folder.is_dir() and all(part.name in ("training", "validation", "test") for part in folder.iterdir())
