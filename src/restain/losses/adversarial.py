@@ -11,23 +11,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from restain.losses.precision import precise
+
 AdversarialLoss = Callable[[Tensor, bool], Tensor]
 
 
 def lsgan(logits: Tensor, real: bool) -> Tensor:
     """Mean squared distance of logits (any shape) to 1 for real, 0 for fake: a scalar, float32 at least."""
-    return ((_precise(logits) - float(real)) ** 2).mean()
+    return ((precise(logits) - float(real)) ** 2).mean()
 
 
 def bce(logits: Tensor, real: bool) -> Tensor:
     """Binary cross-entropy of logits (any shape) against 1 for real, 0 for fake: a scalar, float32 at least."""
-    logits = _precise(logits)
+    logits = precise(logits)
     return functional.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(real)))
-
-
-def _precise(logits: Tensor) -> Tensor:
-    """Logits of bf16 as float32: its three digits are too few for a mean, and autocast leaves that as it is on CPUs."""
-    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
 
 
 ADVERSARIAL: Mapping[str, AdversarialLoss] = MappingProxyType({"lsgan": lsgan, "bce": bce})

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from restain.errors import InputError
+from restain.losses.precision import precise
 
 FeatureNorm = Literal["l1", "mse"]
 """`l1`: the mean absolute difference. `mse`: the mean squared one, as in the paper of 2016."""
@@ -39,12 +40,7 @@ def feature_distance(
         raise InputError(f"got norm={norm!r}; wanted 'l1' or 'mse'")
     distance = functional.l1_loss if norm == "l1" else functional.mse_loss
     layers = [
-        weight * distance(_precise(one), _precise(other.detach()))
+        weight * distance(precise(one), precise(other.detach()))
         for one, other, weight in zip(made, wanted, weights, strict=True)
     ]
     return torch.stack(layers).sum()
-
-
-def _precise(features: Tensor) -> Tensor:
-    """float32 at least: autocast leaves the means of bf16 as they are on CPUs, and its three digits are too few."""
-    return features.to(torch.promote_types(features.dtype, torch.float32))

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from restain.errors import InputError
+from restain.losses.precision import precise
 
 LossForm = Literal["scale_free", "paper"]
 
@@ -31,7 +32,7 @@ def gram(features: Tensor) -> Tensor:
     """
     # Autocast would multiply bf16, whose three digits are too few for sums over all places.
     with torch.autocast(features.device.type, enabled=False):
-        flat = _precise(features).flatten(2)
+        flat = precise(features).flatten(2)
         return flat @ flat.mT / (flat.shape[1] * flat.shape[2])
 
 
@@ -47,7 +48,7 @@ def content_loss(made: Tensor, wanted: Tensor, form: LossForm = "scale_free") ->
     Returns:
         A scalar, the mean over images.
     """
-    return _distance(_precise(made), _precise(wanted.detach()), form)
+    return _distance(precise(made), precise(wanted.detach()), form)
 
 
 def style_loss(made: Sequence[Tensor], wanted: Sequence[Tensor], form: LossForm = "scale_free") -> Tensor:
@@ -79,8 +80,3 @@ def _distance(made: Tensor, wanted: Tensor, form: LossForm) -> Tensor:
         # The floor is for features that are all 0, as random ones of a black image are.
         squares = squares / wanted.square().flatten(1).sum(dim=1).clamp_min(1e-30)
     return squares.mean()
-
-
-def _precise(features: Tensor) -> Tensor:
-    """float32 at least: the three digits of bf16 are too few for sums of squares."""
-    return features.to(torch.promote_types(features.dtype, torch.float32))

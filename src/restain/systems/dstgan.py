@@ -18,6 +18,7 @@ from torch.optim import Adam, Optimizer
 from restain.losses.adversarial import bce
 from restain.losses.color_histogram import color_histogram, hellinger
 from restain.losses.features import feature_distance
+from restain.losses.precision import precise
 from restain.losses.structure import ssim
 from restain.networks.dstgan import DstganContentDiscriminator, DstganGenerator
 from restain.networks.initialization import initialize
@@ -120,7 +121,7 @@ class DSTGAN(System):
         deep = self.config.deep_supervision
         made: Images = self.generator(gray, outputs="all") if deep else (self.generator(gray, outputs="final"),)
         # What autocast made of it has too few digits for the losses.
-        return tuple(image.to(torch.promote_types(image.dtype, torch.float32)) for image in made)
+        return tuple(precise(image) for image in made)
 
     def _update_discriminators(
         self, source: Tensor, target: Tensor, from_source: Images, from_target: Images, engine: Engine
