@@ -102,7 +102,7 @@ def normalize(
     """
     from restain.references import find_files
     from restain.slides.batch import BatchSettings, normalize_file, plan_outputs
-    from restain.slides.writer import PyramidSettings
+    from restain.slides.codecs import PyramidSettings
 
     _check_workers(workers)
     settings = BatchSettings(
@@ -267,8 +267,8 @@ def separate(
     from restain.methods.separation import parse_stains
     from restain.references import find_files
     from restain.slides.batch import Failure, is_image
+    from restain.slides.codecs import PyramidSettings
     from restain.slides.separate import SeparationSettings, separate_file, separate_files
-    from restain.slides.writer import PyramidSettings
 
     _check_workers(workers)
     settings = SeparationSettings(

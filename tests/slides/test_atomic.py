@@ -153,7 +153,7 @@ def test_a_failing_encoder_leaves_nothing(
         return encode_tile(pixels, settings)
 
     monkeypatch.setattr(pipeline, "encode_tile", encode)
-    monkeypatch.setattr("restain.slides.writer.encode_tile", encode)
+    monkeypatch.setattr("restain.slides.levels.encode_tile", encode)
     before = contents(folder)
     with pytest.raises(RuntimeError, match="no codec"):
         normalize_slide(

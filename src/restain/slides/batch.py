@@ -17,6 +17,7 @@ from restain.color.histogram import ColorHistogram
 from restain.errors import InputError, OutputError, RestainError
 from restain.files import write_atomically
 from restain.methods.base import Appearance, Normalizer
+from restain.slides.codecs import PyramidSettings
 from restain.slides.image_reader import WRITTEN, ImageSlide, encode_image, writes_alpha
 from restain.slides.pipeline import (
     PYRAMID_SUFFIXES,
@@ -31,7 +32,6 @@ from restain.slides.pipeline import (
     output_profile,
 )
 from restain.slides.reader import Mask, Slide, open_slide
-from restain.slides.writer import PyramidSettings
 
 Estimate = Literal["image", "folder"]
 

@@ -28,11 +28,12 @@ from restain.errors import InputError, OutputError
 from restain.files import refuse_overwrite
 from restain.methods.base import Appearance, Normalizer
 from restain.methods.windows import WindowMap, stream_blocks
+from restain.slides.codecs import EncodedTile, PyramidSettings, encode_tile
 from restain.slides.cutter import Cutter
 from restain.slides.icc import srgb_profile
 from restain.slides.reader import Mask, Slide, open_slide
 from restain.slides.sample import estimate_slide, sample_slide
-from restain.slides.writer import EncodedTile, PyramidSettings, encode_tile, write_pyramid
+from restain.slides.writer import write_pyramid
 
 PYRAMID_SUFFIXES = frozenset([".tif", ".tiff"])
 

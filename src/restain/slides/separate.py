@@ -24,11 +24,11 @@ from restain.errors import InputError, OutputError, RestainError
 from restain.files import atomic_output, write_atomically
 from restain.methods.separation import Separation, Separator
 from restain.slides.batch import SLIDE_PIXELS, Failure
+from restain.slides.codecs import PyramidSettings
 from restain.slides.image_reader import ImageSlide, encode_image
 from restain.slides.pipeline import Progress, check_paths, slide_facts, write_mapped
 from restain.slides.reader import Slide, open_slide
 from restain.slides.sample import sample_slide
-from restain.slides.writer import PyramidSettings
 
 CONCENTRATIONS = "concentrations"
 """In the name of the file of floats, where renderings have the stain's name."""
