@@ -29,9 +29,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from restain.errors import FormatError, InputError, OutputError, TrainingError, TrainingWarning
 from restain.files import atomic_output, write_atomically
+from restain.lock import Lock
 from restain.training.checkpoint import load_state, read_facts, save_state
 from restain.training.run_facts import HEADER, environment, settings_text
-from restain.training.run_lock import RunLock
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -63,7 +63,7 @@ class RunFolder:
         keep: how many of the newest checkpoints stay, the best one not counted.
     """
 
-    def __init__(self, path: Path, settings: dict[str, Any], lock: RunLock | None, keep: int = KEEP) -> None:
+    def __init__(self, path: Path, settings: dict[str, Any], lock: Lock | None, keep: int = KEEP) -> None:
         if keep < 1:
             raise InputError(f"got keep={keep}; wanted at least one checkpoint")
         self.path, self.settings, self.keep = path, settings, keep
@@ -97,7 +97,7 @@ class RunFolder:
         except OSError as error:
             raise OutputError(f"cannot make the folder {path}: {error.strerror}") from error
         refuse_folder(path, overwrite=overwrite)
-        lock = RunLock(path / LOCK)
+        lock = Lock(path / LOCK, "trained into")
         try:
             if is_run(path) and not overwrite:  # another process was faster
                 raise _refusal(path)
@@ -133,7 +133,7 @@ class RunFolder:
             settings = tomllib.loads((path / "settings.toml").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise FormatError(f"{path / 'settings.toml'} cannot be read: {error}") from error
-        run = cls(path, settings, RunLock(path / LOCK) if lock else None, keep)
+        run = cls(path, settings, Lock(path / LOCK, "trained into") if lock else None, keep)
         if lock:
             run._remove_leftovers()
             for folder in (run.pictures, run.checkpoints):

@@ -1,4 +1,4 @@
-"""One process trains into a run: a lock that its death releases, however it dies."""
+"""One process at a time writes into a folder: a lock that its death releases, however it dies."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 from restain.errors import OutputError
 
 
-class RunLock:
+class Lock:
     """An exclusive lock on a file, held until `release` or until the process ends, `kill -9` included.
 
     It is the system's own lock on the open file (`flock`; on Windows `msvcrt.locking`), so a file that a dead process
@@ -19,8 +19,12 @@ class RunLock:
     processes lock two files of one name.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, doing: str) -> None:
         """Take the lock.
+
+        Args:
+            path: the file, in the folder that is to be kept from others.
+            doing: what the holder does to the folder, for whom it is refused: "trained into".
 
         Raises:
             OutputError: another process holds it, or the file cannot be written.
@@ -34,7 +38,7 @@ class RunLock:
         if not _try_lock(self._descriptor):
             holder = self._holder()
             os.close(self._descriptor)
-            raise OutputError(f"{path.parent} is being trained into by {holder}; wait for it or end it")
+            raise OutputError(f"{path.parent} is being {doing} by {holder}; wait for it or end it")
         words = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%F %T")})
         try:
             os.ftruncate(self._descriptor, 0)
