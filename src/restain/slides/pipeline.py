@@ -23,6 +23,7 @@ import numpy as np
 
 from restain import __version__
 from restain.color.colormap import ColorMap
+from restain.color.histogram import ColorHistogram
 from restain.color.images import RGB8
 from restain.errors import InputError, OutputError
 from restain.files import refuse_overwrite
@@ -63,6 +64,7 @@ def normalize_slide(
     normalizer: Normalizer,
     *,
     appearance: Appearance | None = None,
+    histogram: ColorHistogram | None = None,
     max_pixels: int = 64_000_000,
     seed: int = 0,
     settings: PyramidSettings | None = None,
@@ -78,6 +80,7 @@ def normalize_slide(
         output: the file to write, .tif or .tiff. It appears only when it is complete.
         normalizer: a fitted normalizer.
         appearance: the slide's, from `normalizer.estimate`; None to estimate it from a sample of the slide.
+        histogram: that sample, from `sample_slide`, where it is at hand already.
         max_pixels: most tissue pixels to sample for the estimate.
         seed: of the sample.
         settings: tile size and JPEG options of the output.
@@ -101,6 +104,7 @@ def normalize_slide(
                 output,
                 normalizer,
                 appearance=appearance,
+                histogram=histogram,
                 max_pixels=max_pixels,
                 seed=seed,
                 settings=settings,
@@ -120,7 +124,8 @@ def normalize_slide(
     sample: Mapping[str, Any] = {}
     if appearance is None:
         report("estimate", 0, 1)
-        histogram = sample_slide(source, max_pixels=max_pixels, seed=seed, workers=workers)
+        if histogram is None:
+            histogram = sample_slide(source, max_pixels=max_pixels, seed=seed, workers=workers)
         appearance, sample = estimate_slide(source, normalizer, histogram, seed=seed, workers=workers)
     # Lazily: a slide shows some percent of all colours.
     pixel_map = normalizer.pixel_map(appearance, lazy=True, workers=workers)

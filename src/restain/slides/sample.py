@@ -1,8 +1,8 @@
 """What a slide looks like, from a bounded, seeded sample of its tissue and its glass at full resolution."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +60,38 @@ def sample_slide(
             return sample_slide(
                 opened, max_pixels=max_pixels, max_glass_pixels=max_glass_pixels, tile=tile, seed=seed, workers=workers
             )
+    plan = plan_sample(slide, max_pixels=max_pixels, max_glass_pixels=max_glass_pixels, tile=tile, seed=seed)
+    return finish_sample(slide, plan, count_tiles(slide, plan.tiles, plan.tile, workers=workers))
+
+
+@dataclass(frozen=True)
+class SamplePlan:
+    """Which tiles of a slide are sampled: chosen once, and counted in one place or in several.
+
+    Attributes:
+        tiles: (row, column) of each tile, tissue before glass, in reading order.
+        tile: their side, level-0 pixels.
+        facts: what a sample's `provenance` says.
+    """
+
+    tiles: tuple[tuple[int, int], ...]
+    tile: int
+    facts: Mapping[str, Any]
+
+
+def plan_sample(
+    slide: Slide,
+    *,
+    max_pixels: int = 64_000_000,
+    max_glass_pixels: int = 4_000_000,
+    tile: int = 512,
+    seed: int = 0,
+) -> SamplePlan:
+    """Choose the tiles that `sample_slide` counts; arguments as there."""
     tissue, glass = find_tissue(slide, tile)
     generator = np.random.default_rng(seed)
     tissue_tiles = _choose(tissue, max(max_pixels // tile**2, 1), generator)
     glass_tiles = _choose(glass, max_glass_pixels // tile**2, generator)
-    histogram = _count(slide, tissue_tiles + glass_tiles, tile, workers or 2)
     facts = {
         "tissue_tiles": len(tissue_tiles),
         "of_tissue_tiles": int(tissue.sum()),
@@ -72,7 +99,12 @@ def sample_slide(
         "tile": tile,
         "seed": seed,
     }
-    return replace(histogram, icc_profile=slide.icc_profile, provenance=facts)
+    return SamplePlan((*tissue_tiles, *glass_tiles), tile, facts)
+
+
+def finish_sample(slide: Slide, plan: SamplePlan, histogram: ColorHistogram) -> ColorHistogram:
+    """The sample of a slide, from the counts of all tiles of its plan, in whatever parts they were counted."""
+    return replace(histogram, icc_profile=slide.icc_profile, provenance=dict(plan.facts))
 
 
 def find_tissue(slide: Slide, tile: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -122,12 +154,14 @@ def _choose(grid: NDArray[np.bool_], most: int, generator: np.random.Generator) 
     return [(int(row), int(column)) for row, column in found]
 
 
-def _count(slide: Slide, tiles: list[tuple[int, int]], tile: int, workers: int) -> ColorHistogram:
-    """Count whole tiles; each worker gathers its own histogram, and they are added up."""
+def count_tiles(
+    slide: Slide, tiles: Sequence[tuple[int, int]], tile: int, *, workers: int | None = None
+) -> ColorHistogram:
+    """Count whole tiles, given by (row, column); each thread gathers its own histogram, and they are added up."""
     width, height = slide.dimensions
-    workers = max(1, min(workers, len(tiles) // 4, 16))  # each holds two tables of 64 MiB
+    workers = max(1, min(workers or 2, len(tiles) // 4, 16))  # each holds two tables of 64 MiB
 
-    def gather(share: list[tuple[int, int]]) -> ColorHistogram:
+    def gather(share: Sequence[tuple[int, int]]) -> ColorHistogram:
         builder = HistogramBuilder()
         for row, column in share:
             x, y = column * tile, row * tile
