@@ -36,7 +36,7 @@ def atomic_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> I
     path = Path(path)
     refuse_overwrite(path, overwrite)
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{_shortened(path.name)}.", suffix=".part", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{shortened(path.name)}.", suffix=".part", dir=path.parent)
     except OSError as error:
         raise OutputError(f"cannot write in {path.parent}: {error.strerror}") from error
     os.close(handle)
@@ -45,12 +45,12 @@ def atomic_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> I
         yield temporary
         with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(0o666 & ~current_umask())
         if overwrite:
             os.replace(temporary, path)
         else:
             _rename_without_replacing(temporary, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         # Errors of reading the source pass through: they are restain's own, or name another file.
         if isinstance(error, RestainError) or error.filename not in (None, name, str(path)):
@@ -109,7 +109,7 @@ def load_arrays(path: str | os.PathLike[str]) -> tuple[str, dict[str, NDArray[An
     return str(kind), arrays, facts
 
 
-def _shortened(name: str) -> str:
+def shortened(name: str) -> str:
     """The start of a name, so short that the temporary one keeps to the 255 bytes of common file systems."""
     return os.fsencode(name)[:100].decode(errors="ignore")
 
@@ -117,7 +117,7 @@ def _shortened(name: str) -> str:
 _UMASK_LOCK = threading.Lock()
 
 
-def _umask() -> int:
+def current_umask() -> int:
     with _UMASK_LOCK:  # it can only be read by setting it, and that for the whole process
         mask = os.umask(0)
         os.umask(mask)
@@ -135,7 +135,7 @@ def _rename_without_replacing(temporary: Path, path: Path) -> None:
         os.replace(temporary, path)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the rename itself durable where the system can sync a folder."""
     if hasattr(os, "O_DIRECTORY"):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -1,54 +1,53 @@
-"""A generic tiled pyramidal BigTIFF: levels as pages, resolution, ICC profile."""
+"""Generic tiled pyramidal BigTIFF, levels as pages, and OME-TIFF, levels as SubIFDs of the first page."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tifffile
 
-from restain.color.images import RGB8
-from restain.slides.codecs import SUBSAMPLINGS, PyramidSettings
+from restain.slides.codecs import PREDICTED, SUBSAMPLINGS, PyramidSettings
+from restain.slides.formats import Travelling
+from restain.slides.ome_xml import ome_xml
 
 
 def write_tiff(
     path: Path,
     levels: Iterable[tuple[int, int, Iterator[bytes]]],
-    *,
+    count: int,
     settings: PyramidSettings,
-    mpp: tuple[float, float] | None,
-    icc_profile: bytes | None,
-    description: str,
-    software: str,
-    associated: Mapping[str, RGB8],
+    travelling: Travelling,
 ) -> None:
-    """Write the levels, from `stream_levels`, into one file; other arguments as `write_pyramid`."""
-    options: dict[str, Any] = {
-        "photometric": "ycbcr",
-        "compression": "jpeg",
-        "subsampling": SUBSAMPLINGS[settings.subsampling],
-        "tile": (settings.tile, settings.tile),
-        "dtype": np.uint8,
-        "metadata": None,
-        "software": software,
-        "iccprofile": icc_profile,
-    }
-    full: tuple[int, int] | None = None
+    """Write `count` levels, from `stream_levels`, into one file, as `settings.format` says."""
+    ome = settings.format == "ome-tiff"
+    options = _tile_options(settings) | {"software": travelling.software, "iccprofile": travelling.icc_profile}
     with tifffile.TiffWriter(path, bigtiff=True) as tiff:
-        for width, height, tiles in levels:
-            first = full is None
-            full = full or (width, height)
+        for level, (width, height, tiles) in enumerate(levels):
             tiff.write(
                 tiles,
                 shape=(height, width, 3),
-                subfiletype=0 if first else 1,
-                description=description if first else None,
-                **_resolution(mpp, (full[0] / width, full[1] / height)),
+                subfiletype=0 if level == 0 else 1,
+                subifds=count - 1 if ome and level == 0 else None,
+                description=None if level else ome_xml(path, travelling) if ome else travelling.description,
+                **_resolution(travelling.mpp, travelling.downsample(width, height)),
                 **options,
             )
-        for name, pixels in associated.items():
+        for name, pixels in travelling.associated.items():
             # Strips, so that no reader takes them for a level of the pyramid.
             tiff.write(pixels, photometric="rgb", compression="deflate", description=name, metadata=None)
+
+
+def _tile_options(settings: PyramidSettings) -> dict[str, Any]:
+    """What tifffile must be told of tiles that `compress` has made."""
+    options: dict[str, Any] = {"tile": (settings.tile, settings.tile), "dtype": np.uint8, "metadata": None}
+    if settings.codec == "jpeg":
+        # `photometric` names what is in the tiles, not what they were made of: they were given RGB, and hold YCbCr.
+        # A wrong name opens in every reader, in wrong colours.
+        subsampling = SUBSAMPLINGS[settings.subsampling]
+        return options | {"photometric": "ycbcr", "compression": "jpeg", "subsampling": subsampling}
+    compression = None if settings.codec == "none" else settings.codec
+    return options | {"photometric": "rgb", "compression": compression, "predictor": settings.codec in PREDICTED}
 
 
 def _resolution(mpp: tuple[float, float] | None, scale: tuple[float, float]) -> dict[str, Any]:

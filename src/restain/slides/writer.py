@@ -5,9 +5,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from restain.color.images import RGB8
+from restain.errors import InputError
 from restain.files import atomic_output
 from restain.slides.codecs import EncodedTile, PyramidSettings, encode_tile
-from restain.slides.levels import Map, stream_levels
+from restain.slides.folders import atomic_folder
+from restain.slides.formats import FORMATS, Travelling, format_of
+from restain.slides.levels import Map, level_sizes, stream_levels
 from restain.slides.tiff_writer import write_tiff
 
 __all__ = ["EncodedTile", "Map", "PyramidSettings", "encode_tile", "write_array", "write_pyramid"]
@@ -26,39 +29,43 @@ def write_pyramid(
     associated: Mapping[str, RGB8],
     run: Map,
     overwrite: bool = False,
+    objective_power: float | None = None,
 ) -> None:
     """Write a whole slide, or nothing: `path` appears under its name only when it is complete and on disk.
 
     Args:
-        path: the output.
+        path: the output; how it ends chooses the format (`restain.slides.formats`).
         size: (width, height) of level 0.
         tiles: level 0 in reading order, from `encode_tile`.
-        settings: tile size and JPEG options.
+        settings: what tiles were encoded with, for that format.
         mpp: (x, y) micrometres per pixel, None if unknown.
         icc_profile: embedded in every level; None for none.
-        description: ImageDescription, ASCII.
-        software: the Software tag.
-        associated: further images by name ("label", "macro"), written behind the levels.
+        description: what was done, ASCII.
+        software: name and version of the writer.
+        associated: further images by name ("label", "macro"), written beside the levels.
         run: an ordered parallel map, in which the smaller levels are encoded.
-        overwrite: replace an existing file.
+        overwrite: replace an existing output.
+        objective_power: magnification, None if unknown.
 
     Raises:
-        OutputError: the file exists, its folder cannot be written, or the disk is full.
+        OutputError: the output exists, its name has no known ending, its folder cannot be written, or the disk is full.
+        InputError: tiles were encoded for another format.
+        MissingExtraError: the format needs a package that is not installed.
     """
-    with (
-        atomic_output(path, overwrite=overwrite) as temporary,
-        tempfile.TemporaryFile(dir=path.parent) as spool,
-    ):
-        write_tiff(
-            temporary,
-            stream_levels(size, tiles, settings, spool=spool, run=run),
-            settings=settings,
-            mpp=mpp,
-            icc_profile=icc_profile,
-            description=description,
-            software=software,
-            associated=associated,
-        )
+    format = format_of(path)
+    if settings.format != format:
+        raise InputError(f"tiles were encoded for {settings.format!r}, and {path.name} is {format!r}; use `in_format`")
+    travelling = Travelling(size, mpp, objective_power, icc_profile, description, software, associated)
+    count = len(level_sizes(size, settings.tile))
+    atomic = atomic_folder if FORMATS[format].folder else atomic_output
+    with atomic(path, overwrite=overwrite) as temporary, tempfile.TemporaryFile(dir=path.parent) as spool:
+        levels = stream_levels(size, tiles, settings, spool=spool, run=run)
+        if format == "ome-zarr":
+            from restain.slides.zarr_writer import write_zarr
+
+            write_zarr(temporary, levels, settings, travelling)
+        else:
+            write_tiff(temporary, levels, count, settings, travelling)
 
 
 def write_array(
@@ -71,9 +78,10 @@ def write_array(
     description: str = "",
     software: str = "restain",
     overwrite: bool = False,
+    objective_power: float | None = None,
 ) -> None:
     """Write an image (H, W, 3) uint8 that is in memory as a pyramid; arguments as `write_pyramid`."""
-    settings = settings or PyramidSettings()
+    settings = (settings or PyramidSettings()).in_format(format_of(path))
     height, width = pixels.shape[:2]
     side = settings.tile
     tiles = (
@@ -93,4 +101,5 @@ def write_array(
         associated={},
         run=map,
         overwrite=overwrite,
+        objective_power=objective_power,
     )
