@@ -52,7 +52,7 @@ FORMATS = {
     "tiff": Format("BigTIFF", (".tif", ".tiff"), COMPRESSIONS),
     "ome-tiff": Format("OME-TIFF", (".ome.tif", ".ome.tiff"), COMPRESSIONS),
     "ome-zarr": Format("OME-Zarr", (".ome.zarr", ".zarr"), ("zstd", "deflate", "none"), folder=True),
-    "dicom": Format("DICOM", (".dcm", ".dicom"), ("jpeg", "jpeg2000", "jpegxl", "none"), folder=True),
+    "dicom": Format("DICOM", (".dcm", ".dicom"), ("jpeg", "jpeg2000", "none"), folder=True),
 }
 
 _BY_SUFFIX = sorted(

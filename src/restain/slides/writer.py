@@ -64,6 +64,10 @@ def write_pyramid(
             from restain.slides.zarr_writer import write_zarr
 
             write_zarr(temporary, levels, settings, travelling)
+        elif format == "dicom":
+            from restain.slides.dicom_writer import write_dicom
+
+            write_dicom(temporary, levels, settings, travelling)
         else:
             write_tiff(temporary, levels, count, settings, travelling)
 

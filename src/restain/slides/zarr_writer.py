@@ -32,14 +32,14 @@ def write_zarr(
 ) -> None:
     """Write levels, from `stream_levels`, into an empty folder. Missing tiles are missing chunks: white."""
     side = settings.tile
-    scales = []
+    count = 0
     for level, (width, height, tiles) in enumerate(levels):
         _array(folder / str(level), (height, width), (side, side), settings.codec)
         across = -(-width // side)
         for index, data in enumerate(tiles):
             if data:
                 _chunk(folder / str(level), index // across, index % across, data)
-        scales.append(travelling.downsample(width, height))
+        count += 1
     facts: dict[str, Any] = {"software": travelling.software, "description": travelling.description}
     if travelling.icc_profile is not None:  # OME-Zarr has no place for it
         facts["icc_profile"] = base64.b64encode(travelling.icc_profile).decode()
@@ -47,7 +47,7 @@ def write_zarr(
         facts["objective_power"] = travelling.objective_power
     if travelling.associated:
         facts["associated"] = list(travelling.associated)
-    _group(folder, "slide", scales, travelling.mpp, {"restain": facts})
+    _group(folder, "slide", count, travelling.mpp, {"restain": facts})
     if travelling.associated:
         _write(folder / "associated", {"zarr_format": 3, "node_type": "group", "attributes": {}})
     for name, pixels in travelling.associated.items():
@@ -59,13 +59,11 @@ def _associated(folder: Path, name: str, pixels: RGB8, settings: PyramidSettings
     height, width = pixels.shape[:2]
     _array(folder / "0", (height, width), (height, width), settings.codec)
     _chunk(folder / "0", 0, 0, compress(np.ascontiguousarray(pixels), settings))
-    _group(folder, name, [(1.0, 1.0)], None, {})
+    _group(folder, name, 1, None, {})
 
 
-def _group(
-    folder: Path, name: str, scales: list[tuple[float, float]], mpp: tuple[float, float] | None, more: dict[str, Any]
-) -> None:
-    """The metadata of a multiscale image whose arrays are named 0, 1, 2, …; scales (x, y)."""
+def _group(folder: Path, name: str, levels: int, mpp: tuple[float, float] | None, more: dict[str, Any]) -> None:
+    """The metadata of a multiscale image whose arrays are named 0, 1, 2, …, each half as large as the one before."""
     unit = {} if mpp is None else {"unit": "micrometer"}
     step = mpp or (1.0, 1.0)
     space = [{"name": axis, "type": "space"} | unit for axis in "yx"]
@@ -76,9 +74,11 @@ def _group(
         "datasets": [
             {
                 "path": str(level),
-                "coordinateTransformations": [{"type": "scale", "scale": [1.0, step[1] * y, step[0] * x]}],
+                "coordinateTransformations": [
+                    {"type": "scale", "scale": [1.0, step[1] * 2**level, step[0] * 2**level]}
+                ],
             }
-            for level, (x, y) in enumerate(scales)
+            for level in range(levels)
         ],
     }
     channels = [
