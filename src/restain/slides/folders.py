@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from restain.errors import OutputError, RestainError
-from restain.files import shortened, sync_folder, current_umask, refuse_overwrite
+from restain.files import current_umask, refuse_overwrite, shortened, sync_folder
 from restain.slides.formats import FORMATS, pyramid_format
 
 ZARR_METADATA = ("zarr.json", ".zattrs", ".zgroup")
