@@ -18,9 +18,9 @@ from restain.errors import InputError, OutputError, RestainError
 from restain.files import write_atomically
 from restain.methods.base import Appearance, Normalizer
 from restain.slides.codecs import PyramidSettings
+from restain.slides.formats import pyramid_format
 from restain.slides.image_reader import WRITTEN, ImageSlide, encode_image, writes_alpha
 from restain.slides.pipeline import (
-    PYRAMID_SUFFIXES,
     Associated,
     Progress,
     SlideResult,
@@ -107,7 +107,8 @@ def normalize_file(
     check_paths(source, output, settings.overwrite)
     with open_slide(source) as slide:
         large = slide.dimensions[0] * slide.dimensions[1] > SLIDE_PIXELS
-        if not slide.pyramidal and not (large and output.suffix.lower() in PYRAMID_SUFFIXES):
+        format = pyramid_format(output)
+        if not slide.pyramidal and (format is None or (format == "tiff" and not large)):
             return _normalize_image(slide, output, normalizer, settings, appearance)
         return normalize_slide(
             slide,

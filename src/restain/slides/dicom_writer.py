@@ -7,6 +7,7 @@ frame begins, how well it was compressed) is written into places kept for it.
 Patient, study and accession are empty, as are all dates but that of writing.
 """
 
+import importlib.util
 import struct
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -37,6 +38,18 @@ LARGEST_NATIVE = 2**32 - 2
 LARGEST_COMMENT = 10_240
 
 
+def check_dicom(settings: PyramidSettings, size: tuple[int, int], mpp: tuple[float, float] | None) -> None:
+    """Raise what `write_dicom` would raise, before anything is done."""
+    if importlib.util.find_spec("pydicom") is None:
+        raise MissingExtraError("writing DICOM needs pydicom, which is not installed: pip install 'restain[dicom]'")
+    if mpp is None:
+        raise OutputError("DICOM must state the resolution, and this slide has none; write another format")
+    side = settings.tile
+    count = 3 * side**2 * -(-size[0] // side) * -(-size[1] // side)
+    if settings.codec == "none" and count > LARGEST_NATIVE:
+        raise OutputError(f"DICOM cannot hold {count} bytes of pixels uncompressed; compress them")
+
+
 def write_dicom(
     folder: Path, levels: Iterable[tuple[int, int, Iterator[bytes]]], settings: PyramidSettings, travelling: Travelling
 ) -> None:
@@ -46,6 +59,7 @@ def write_dicom(
         OutputError: the resolution is unknown, which DICOM must state, or a level is too large to be left uncompressed.
         MissingExtraError: pydicom is not installed.
     """
+    check_dicom(settings, travelling.size, travelling.mpp)
     series = _Series(settings, travelling)
     for level, (width, height, tiles) in enumerate(levels):
         kind = ["DERIVED", "PRIMARY", "VOLUME", "RESAMPLED" if level else "NONE"]
@@ -69,22 +83,16 @@ class _Series:
     """What the instances of one slide share."""
 
     def __init__(self, settings: PyramidSettings, travelling: Travelling) -> None:
-        try:
-            import pydicom.uid
-        except ImportError:
-            raise MissingExtraError(
-                "writing DICOM needs pydicom, which is not installed: pip install 'restain[dicom]'"
-            ) from None
-        if travelling.mpp is None:
-            raise OutputError("DICOM must state the resolution, and this slide has none; write another format")
+        from pydicom.uid import generate_uid
+
         self._settings = settings
         self._travelling = travelling
         self._codec = settings.codec
         if self._codec == "jpeg2000" and settings.quality == 100:
             self._codec = "jpeg2000 lossless"
-        self._mpp = travelling.mpp
+        self._mpp = travelling.mpp or (1.0, 1.0)  # `check_dicom` has made sure
         self._uids = {
-            name: pydicom.uid.generate_uid()
+            name: generate_uid()
             for name in ("study", "series", "frame of reference", "pyramid", "dimensions", "specimen")
         }
         self._now = datetime.now(UTC)
@@ -103,7 +111,7 @@ class _Series:
             dcmwrite(stream, self._dataset(size, side, frames, kind, scale), enforce_file_format=True)
             tiles = (tile or self._white_tile(side) for tile in tiles)
             if self._codec == "none":
-                _write_native(stream, tiles, 3 * side**2 * frames, path.name)
+                _write_native(stream, tiles, 3 * side**2 * frames)
             else:
                 written = _write_frames(stream, tiles, frames)
                 if self._codec in LOSSY:
@@ -247,11 +255,7 @@ def _decimal(value: float) -> str:
     return next(text for digits in range(15, 0, -1) if len(text := f"{value:.{digits}g}") <= 16)
 
 
-def _write_native(stream: IO[bytes], tiles: Iterator[bytes], count: int, name: str) -> None:
-    if count > LARGEST_NATIVE:
-        raise OutputError(
-            f"{name} would hold {count} bytes of pixels, more than DICOM can leave uncompressed; compress it"
-        )
+def _write_native(stream: IO[bytes], tiles: Iterator[bytes], count: int) -> None:
     stream.write(struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OB", 0, count + count % 2))
     for tile in tiles:
         stream.write(tile)

@@ -26,17 +26,15 @@ from restain.color.colormap import ColorMap
 from restain.color.histogram import ColorHistogram
 from restain.color.images import RGB8
 from restain.errors import InputError, OutputError
-from restain.files import refuse_overwrite
 from restain.methods.base import Appearance, Normalizer
 from restain.methods.windows import WindowMap, stream_blocks
 from restain.slides.codecs import EncodedTile, PyramidSettings, encode_tile
 from restain.slides.cutter import Cutter
+from restain.slides.folders import refuse_output
 from restain.slides.icc import srgb_profile
 from restain.slides.reader import Mask, Slide, open_slide
 from restain.slides.sample import estimate_slide, sample_slide
-from restain.slides.writer import write_pyramid
-
-PYRAMID_SUFFIXES = frozenset([".tif", ".tiff"])
+from restain.slides.writer import settings_for, write_pyramid
 
 Associated = Literal["drop", "keep"]
 Progress = Callable[[str, int, int], None]
@@ -73,17 +71,17 @@ def normalize_slide(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> SlideResult:
-    """Normalize a slide or image of any size into a pyramidal TIFF that OpenSlide, QuPath and tifffile read.
+    """Normalize a slide or image of any size into a pyramid: BigTIFF, OME-TIFF, OME-Zarr or DICOM.
 
     Args:
         source: a path of anything that `open_slide` reads, or what it returned; the file is never changed.
-        output: the file to write, .tif or .tiff. It appears only when it is complete.
+        output: what to write, .tif, .ome.tif, .ome.zarr or .dcm, the last two folders. It appears only when complete.
         normalizer: a fitted normalizer.
         appearance: the slide's, from `normalizer.estimate`; None to estimate it from a sample of the slide.
         histogram: that sample, from `sample_slide`, where it is at hand already.
         max_pixels: most tissue pixels to sample for the estimate.
         seed: of the sample.
-        settings: tile size and JPEG options of the output.
+        settings: tile size and compression of the output.
         associated: "keep" copies label and macro images (labels carry patients' names), "drop" does not.
         overwrite: replace an existing output.
         workers: threads; None for one a core. Pixels are the same whatever their number.
@@ -114,11 +112,9 @@ def normalize_slide(
                 progress=progress,
             )
     output = Path(output)
-    if output.suffix.lower() not in PYRAMID_SUFFIXES:
-        raise OutputError(f"{source.path} is written as a pyramid; name an output that ends in .tif, not {output.name}")
+    settings = settings_for(output, settings, size=source.dimensions, mpp=source.mpp)
     check_paths(source.path, output, overwrite)
     workers = workers or os.cpu_count() or 1
-    settings = settings or PyramidSettings()
     report = progress or _silent
     start = time.perf_counter()
     sample: Mapping[str, Any] = {}
@@ -180,6 +176,7 @@ def write_mapped(
             associated=associated or {},
             run=pool.map,
             overwrite=overwrite,
+            objective_power=slide.objective_power,
         )
 
 
@@ -194,7 +191,7 @@ def check_paths(source: Path, output: Path, overwrite: bool) -> None:
         raise OutputError(f"cannot write in {output.parent}: there is no such folder")
     if output.exists() and source.exists() and os.path.samefile(source, output):
         raise OutputError(f"{output} is the input itself; name another output, the input is never changed")
-    refuse_overwrite(output, overwrite)
+    refuse_output(output, overwrite)
 
 
 def output_profile(normalizer: Normalizer) -> bytes:

@@ -16,6 +16,24 @@ from restain.slides.tiff_writer import write_tiff
 __all__ = ["EncodedTile", "Map", "PyramidSettings", "encode_tile", "write_array", "write_pyramid"]
 
 
+def settings_for(
+    path: Path, settings: PyramidSettings | None, *, size: tuple[int, int], mpp: tuple[float, float] | None
+) -> PyramidSettings:
+    """Settings (None for the defaults) in the format that a name chooses, checked before hours are spent.
+
+    Raises:
+        OutputError: the name chooses no format, or the format cannot hold such a slide.
+        InputError: it cannot hold tiles of this compression.
+        MissingExtraError: writing it needs a package that is not installed.
+    """
+    settings = (settings or PyramidSettings()).in_format(format_of(path))
+    if settings.format == "dicom":
+        from restain.slides.dicom_writer import check_dicom
+
+        check_dicom(settings, size, mpp)
+    return settings
+
+
 def write_pyramid(
     path: Path,
     size: tuple[int, int],
@@ -85,8 +103,8 @@ def write_array(
     objective_power: float | None = None,
 ) -> None:
     """Write an image (H, W, 3) uint8 that is in memory as a pyramid; arguments as `write_pyramid`."""
-    settings = (settings or PyramidSettings()).in_format(format_of(path))
     height, width = pixels.shape[:2]
+    settings = settings_for(path, settings, size=(width, height), mpp=mpp)
     side = settings.tile
     tiles = (
         encode_tile(pixels[y : y + side, x : x + side], settings)
