@@ -57,6 +57,7 @@ def normalize(
     workers: int | None = None,
     quality: int = 90,
     subsampling: Literal["444", "422", "420"] = "444",
+    compression: Literal["jpeg", "jpeg2000", "jpegxl", "webp", "deflate", "zstd", "none"] | None = None,
     tile_size: int = 512,
     max_pixels: int = 64_000_000,
     seed: int = 0,
@@ -68,7 +69,8 @@ def normalize(
     source: str
         A slide, an image, a folder (searched through), or a pattern in quotes, such as `"tiles/*.png"`.
     output: Path
-        A file for one source (.tif for slides), a folder for several.
+        A file for one source, a folder for several. How it ends chooses the format of a slide: .tif, .ome.tif,
+        .ome.zarr, or .dcm for DICOM; the last two are folders.
     method: str
         One of `restain methods`; macenko by default.
     target: str
@@ -90,9 +92,11 @@ def normalize(
     workers: int
         Threads; one a core by default. The result does not depend on it.
     quality: int
-        JPEG quality of slides, 1 to 100.
+        Quality of slides, 1 to 100: of JPEG, JPEG 2000, JPEG XL and WebP; the last three lose nothing at 100.
     subsampling: str
-        Chroma subsampling of slides.
+        Chroma subsampling of slides in JPEG.
+    compression: str
+        Of slides; jpeg by default, and zstd in OME-Zarr.
     tile_size: int
         Side of the tiles of written slides.
     max_pixels: int
@@ -103,13 +107,14 @@ def normalize(
     from restain.references import find_files
     from restain.slides.batch import BatchSettings, normalize_file, plan_outputs
     from restain.slides.codecs import PyramidSettings
+    from restain.slides.folders import is_folder
 
     _check_workers(workers)
     settings = BatchSettings(
         estimate=estimate,
         max_pixels=max_pixels,
         seed=seed,
-        pyramid=PyramidSettings(tile_size, quality, subsampling),
+        pyramid=PyramidSettings(tile_size, quality, subsampling, compression),
         associated=associated,
         overwrite=overwrite,
         workers=workers,
@@ -117,7 +122,7 @@ def normalize(
     files = find_files(source)
     if not files:
         raise InputError(f"{source} does not exist, or no file matches it")
-    many = Path(source).is_dir() or len(files) > 1 or not Path(source).exists()
+    many = files != [Path(source)]
     fitted = _fitted(method, target, normalizer, background)
     results: list[SlideResult] = []
     failures: list[Failure] = []
@@ -133,7 +138,7 @@ def normalize(
             pairs = _without_done(pairs)
         results, failures = _run_many(pairs, together, fitted, settings)
     else:
-        target_path = output / plan_outputs(files, files[0].parent, Path())[0][1] if output.is_dir() else output
+        target_path = output / plan_outputs(files, files[0].parent, Path())[0][1] if is_folder(output) else output
         _check_preview(preview, [(files[0], target_path)], overwrite)
         with slide_progress() as progress:
             results = [normalize_file(files[0], target_path, fitted, settings, progress=progress)]
@@ -688,8 +693,11 @@ def _images(files: list[Path], root: Path, output: Path) -> list[Path]:
 
 def _make_folder(output: Path) -> None:
     from restain.slides.batch import is_image
+    from restain.slides.folders import is_folder
+    from restain.slides.formats import pyramid_format
 
-    if (output.exists() and not output.is_dir()) or (not output.exists() and is_image(output)):
+    named = is_image(output) or pyramid_format(output) is not None
+    if named if not output.exists() else not is_folder(output):
         raise OutputError(f"{output} is a file, or named like one; several inputs need a folder as output")
     output.mkdir(parents=True, exist_ok=True)
 

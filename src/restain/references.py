@@ -4,7 +4,7 @@ import glob
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from restain.color.images import RGB8
 from restain.errors import InputError
 from restain.profiles import load_profile, profile_names
 from restain.slides.batch import SLIDE_PIXELS, is_image
+from restain.slides.dicom_folder import one_of_each_series
+from restain.slides.folders import checksum, is_slide_folder
 from restain.slides.image_reader import ImageSlide
 from restain.slides.reader import open_slide
 from restain.slides.sample import sample_slide, sample_tiles_of
@@ -50,15 +52,30 @@ def sample_statistics_tiles(source: str | os.PathLike[str], count: int, side: in
 
 
 def find_files(pattern: str | os.PathLike[str]) -> list[Path]:
-    """The files that a path, folder (searched through) or glob pattern names, sorted; hidden ones are left out."""
+    """The files that a path, folder (searched through) or glob pattern names, sorted; hidden ones are left out.
+
+    A folder that is one slide (OME-Zarr, the instances of a DICOM slide) counts as a file, and of several instances of
+    one DICOM slide among other files the first stands for all.
+    """
     text = os.fspath(pattern)
     path = Path(text)
-    if path.is_dir():
-        found: Iterable[Path] = path.rglob("*")
-        return sorted(p for p in found if p.is_file() and not _hidden(p.relative_to(path)))
+    if path.is_dir() and not is_slide_folder(path):
+        return one_of_each_series(sorted(_below(path)))
     if path.exists():
         return [path]
-    return sorted(p for p in map(Path, glob.glob(text, recursive=True)) if p.is_file())
+    found = sorted(map(Path, glob.glob(text, recursive=True)))
+    return one_of_each_series(p for p in found if p.is_file() or is_slide_folder(p))
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Files, and folders that are slides, at any depth."""
+    for place, folders, names in os.walk(folder):
+        slides = [name for name in folders if not name.startswith(".") and is_slide_folder(Path(place, name))]
+        folders[:] = [name for name in folders if not name.startswith(".") and name not in slides]
+        yield from (Path(place, name) for name in slides)
+        for name in names:
+            if not name.startswith(".") and Path(place, name).is_file():
+                yield Path(place, name)
 
 
 def _one(reference: Any) -> ColorHistogram:
@@ -90,9 +107,7 @@ def _file(path: Path) -> ColorHistogram:
         else:
             histogram = sample_slide(slide)
     # Not the name, which may be a patient's: provenance travels with every output.
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return replace(histogram, provenance={**histogram.provenance, "sha256": digest})
+    return replace(histogram, provenance={**histogram.provenance, "sha256": checksum(path)})
 
 
 def _summary(provenance: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,7 +117,3 @@ def _summary(provenance: Mapping[str, Any]) -> dict[str, Any]:
         return dict(provenance)
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     return {"parts": len(parts), "sha256_of_parts": digest}
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)

@@ -18,7 +18,8 @@ from restain.errors import InputError, OutputError, RestainError
 from restain.files import write_atomically
 from restain.methods.base import Appearance, Normalizer
 from restain.slides.codecs import PyramidSettings
-from restain.slides.formats import pyramid_format
+from restain.slides.folders import is_slide_folder
+from restain.slides.formats import pyramid_format, stem_of
 from restain.slides.image_reader import WRITTEN, ImageSlide, encode_image, writes_alpha
 from restain.slides.pipeline import (
     Associated,
@@ -64,12 +65,12 @@ class Failure:
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file's extension is one of an image or slide."""
-    return path.suffix.lower() in IMAGE_SUFFIXES | SLIDE_SUFFIXES
+    """Whether a file's extension is one of an image or slide, or a folder is a slide."""
+    return path.suffix.lower() in IMAGE_SUFFIXES | SLIDE_SUFFIXES or is_slide_folder(path)
 
 
 def plan_outputs(sources: Iterable[Path], root: Path, folder: Path) -> list[tuple[Path, Path]]:
-    """Pair each source below `root` with its output below `folder`: same name; slides become .tif.
+    """Pair each source below `root` with its output below `folder`: same name; slides that are no TIFF become .tif.
 
     Raises:
         OutputError: two sources would be written to one output.
@@ -77,10 +78,12 @@ def plan_outputs(sources: Iterable[Path], root: Path, folder: Path) -> list[tupl
     pairs: dict[Path, Path] = {}
     for source in sources:
         relative = source.relative_to(root) if source.is_relative_to(root) else Path(source.name)
-        suffix = source.suffix if source.suffix.lower() in WRITTEN else None
-        if suffix is None:
-            suffix = ".png" if source.suffix.lower() in IMAGE_SUFFIXES else ".tif"
-        output = folder / relative.with_suffix(suffix)
+        if source.is_dir():  # a slide, whose name may have dots
+            output = folder / relative.with_name(f"{stem_of(relative)}.tif")
+        elif source.suffix.lower() in WRITTEN:
+            output = folder / relative
+        else:
+            output = folder / relative.with_suffix(".png" if source.suffix.lower() in IMAGE_SUFFIXES else ".tif")
         if output in pairs:
             raise OutputError(f"{pairs[output]} and {source} would both be written to {output}; rename one of them")
         pairs[output] = source

@@ -1,5 +1,6 @@
 """Outputs that are folders (OME-Zarr, DICOM): written whole or not at all."""
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from restain.errors import OutputError, RestainError
 from restain.files import current_umask, refuse_overwrite, shortened, sync_folder
+from restain.slides.dicom_folder import instances, series_of
 from restain.slides.formats import FORMATS, pyramid_format
 
 ZARR_METADATA = ("zarr.json", ".zattrs", ".zgroup")
@@ -20,13 +22,37 @@ def is_zarr(path: Path) -> bool:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a folder has DICOM instances, or an index of them."""
-    return path.is_dir() and ((path / "DICOMDIR").exists() or any(path.glob("*.dcm")))
+    """Whether a folder holds the instances of one DICOM slide and no other files.
+
+    It does if they are of one series, and either several or in a folder that is named for it (.dcm, .dicom): a lone
+    instance elsewhere is a file among others.
+    """
+    names = [item for item in path.iterdir() if not item.name.startswith(".") and item.name != "DICOMDIR"]
+    found = instances(path)
+    if not found or len(found) != len(names) or (len(found) == 1 and pyramid_format(path) != "dicom"):
+        return False
+    return len({series_of(item) for item in found}) == 1 and series_of(found[0]) is not None
 
 
 def is_slide_folder(path: Path) -> bool:
-    """Whether a folder is one slide: an OME-Zarr, or a folder named .dcm or .dicom that holds DICOM."""
-    return path.is_dir() and (is_zarr(path) or (pyramid_format(path) == "dicom" and is_dicom(path)))
+    """Whether a folder is one slide: an OME-Zarr, or all instances of a DICOM slide."""
+    return path.is_dir() and (is_zarr(path) or is_dicom(path))
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path is a folder to put outputs into: no slide that is one, nor named like one."""
+    return path.is_dir() and pyramid_format(path) is None and not is_slide_folder(path)
+
+
+def checksum(path: Path) -> str:
+    """The SHA-256 of a file, or of all files of a folder in the order of their names; hexadecimal."""
+    if path.is_file():
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    whole = hashlib.sha256()
+    for item in sorted(item for item in path.rglob("*") if item.is_file()):
+        whole.update(f"{item.relative_to(path).as_posix()}\0{checksum(item)}\n".encode())
+    return whole.hexdigest()
 
 
 def refuse_output(path: Path, overwrite: bool) -> None:
