@@ -287,6 +287,7 @@ IMAGES: dict[str, MakeImage] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:.*only the first is used")
 @pytest.mark.parametrize("kind", IMAGES)
 def test_plain_image_of_every_kind(kind: str, tissue: RGB8, tmp_path: Path) -> None:
     path = IMAGES[kind](tmp_path, Image.fromarray(tissue))

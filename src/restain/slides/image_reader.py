@@ -47,7 +47,7 @@ class ImageSlide(Slide):
         self.dpi: tuple[float, float] | None = image.info.get("dpi")
         frames = getattr(image, "n_frames", 1)
         if frames > 1:
-            self.notes.append(f"{path.name} has {frames} frames; only the first is used")
+            self._note(f"{path.name} has {frames} frames; only the first is used")
         upright = ImageOps.exif_transpose(image)
         self.pixels: RGB8 = as_rgb8(upright)
         self.mask: Mask | None = opaque(upright)

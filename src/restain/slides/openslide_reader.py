@@ -1,6 +1,8 @@
 """Slides that OpenSlide reads: SVS, NDPI, SCN, MRXS, BIF, DICOM, generic tiled TIFF, …"""
 
 import json
+import threading
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,11 +10,17 @@ from typing import Any
 import numpy as np
 import openslide
 import tifffile
+from numpy.typing import NDArray
 from PIL import ImageCms
 
 from restain.color.images import RGB8, as_rgb8
 from restain.errors import SlideError
-from restain.slides.reader import Mask, Slide
+from restain.slides.claims import check_size, check_tile
+from restain.slides.jpeg_tiles import JpegTiles, open_jpeg_tiles
+from restain.slides.reader import Mask, Piece, Slide, damaged, pieces
+
+PLAIN_TIFF = ("generic-tiff", "aperio")
+"""Vendors whose levels are pages of tiles without gaps, overlaps or offsets."""
 
 
 def open_openslide(path: Path) -> Slide | None:
@@ -37,8 +45,13 @@ class OpenSlideSlide(Slide):
         properties = dict(handle.properties)
         super().__init__(path, f"openslide: {properties.get(openslide.PROPERTY_NAME_VENDOR, 'unknown')}")
         self._handle = handle
+        self._mending = threading.Lock()
         self.level_dimensions = handle.level_dimensions
         self.level_downsamples = handle.level_downsamples
+        self.tile_sizes = tuple(_tile_size(properties, level) for level in range(handle.level_count))
+        for size, tile in zip(self.level_dimensions, self.tile_sizes, strict=True):
+            check_size(path, *size, one_file=False)  # some formats keep their pixels in other files
+            check_tile(*tile or (0, 0))
         self.properties = properties
         self._believe_mpp(
             _number(properties.get(openslide.PROPERTY_NAME_MPP_X)),
@@ -50,22 +63,70 @@ class OpenSlideSlide(Slide):
             profile = handle.color_profile
             self.icc_profile = profile.tobytes() if profile is not None else None
         except (ImageCms.PyCMSError, OSError) as error:
-            self.notes.append(f"the ICC profile of {path.name} is damaged and taken as sRGB ({error})")
+            self._note(f"the ICC profile of {path.name} is damaged and taken as sRGB ({error})")
         images = handle.associated_images
         self.associated_images = {name: partial(self._associated, name) for name in images}
+        self._tiles: JpegTiles | None = None
+        if properties.get(openslide.PROPERTY_NAME_VENDOR) in PLAIN_TIFF:
+            self._tiles = open_jpeg_tiles(path, self.level_dimensions)
 
     def read_region(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> tuple[RGB8, Mask | None]:
-        try:
-            rgba = np.asarray(self._handle.read_region(location, level, size))
-        except openslide.OpenSlideError as error:
-            raise SlideError(f"{self.path.name} is damaged near {location}: {error}") from None
+        if self._tiles is not None:
+            left, top = (position / self.level_downsamples[level] for position in location)
+            if left.is_integer() and top.is_integer():  # else OpenSlide resamples
+                pixels = self._tiles.read(level, int(left), int(top), *size)
+                if pixels is not None:
+                    return pixels, None
+        rgba = self.read_rgba(location, level, size)
         known = rgba[..., 3] == 255
         if known.all():
             return np.ascontiguousarray(rgba[..., :3]), None
         return as_rgb8(rgba), known
 
+    def read_rgba(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """As `read_region`, with transparency as it is: (height, width, 4), not premultiplied, the caller's own."""
+        handle = self._handle
+        try:
+            return np.array(handle.read_region(location, level, size))
+        except openslide.OpenSlideError as error:
+            return self._read_anew(handle, error, location, level, size)
+
+    def _read_anew(
+        self,
+        handle: openslide.OpenSlide,
+        error: Exception,
+        location: tuple[int, int],
+        level: int,
+        size: tuple[int, int],
+    ) -> NDArray[np.uint8]:
+        """Read with a new handle: after one error OpenSlide refuses everything, whichever thread met it, wherever.
+
+        The old one is closed when the last thread has let go of it.
+        """
+
+        def read(piece: Piece) -> NDArray[np.uint8]:
+            return np.array(self._handle.read_region(piece.location, level, piece.size))
+
+        with self._mending:
+            whole = Piece(location, size, location)
+            for piece in (whole, *pieces(self, location, level, size)):
+                try:
+                    if self._handle is handle:
+                        self._handle = openslide.OpenSlide(str(self.path))
+                    rgba = read(piece)
+                except openslide.OpenSlideError as told:
+                    handle, error = self._handle, told
+                    if piece is not whole:
+                        raise SlideError(damaged(self.path.name, piece, level, error)) from None
+                else:
+                    if piece is whole:
+                        return rgba
+        raise SlideError(f"{self.path.name} is damaged near {location}: {error}")
+
     def close(self) -> None:
         self._handle.close()
+        if self._tiles is not None:
+            self._tiles.close()
 
     def _associated(self, name: str) -> RGB8:
         try:
@@ -89,6 +150,11 @@ def written_objective_power(description: str) -> float | None:
         return float(json.loads(description)["slide"]["objective_power"])
     except (ValueError, KeyError, TypeError):
         return None
+
+
+def _tile_size(properties: Mapping[str, str], level: int) -> tuple[int, int] | None:
+    sides = [_number(properties.get(f"openslide.level[{level}].tile-{side}")) for side in ("width", "height")]
+    return None if None in sides else (int(sides[0] or 1), int(sides[1] or 1))
 
 
 def _number(text: str | None) -> float | None:

@@ -3,14 +3,18 @@
 Positions are (x, y) in level-0 pixels; sizes are (width, height); pixels are (height, width, 3) uint8 arrays.
 """
 
+import math
 import os
+import stat
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from restain.color.images import RGB8
 from restain.errors import SlideError, SlideWarning
@@ -19,6 +23,10 @@ Mask = NDArray[np.bool_]
 
 PLAUSIBLE_MPP = (0.02, 100.0)
 """Micrometres per pixel that a microscope or an overview camera can have; other values count as unknown."""
+
+
+UNKNOWN_TILE = 256
+"""Side in which damage is narrowed down where a file does not say how large its tiles are."""
 
 
 class Slide:
@@ -30,6 +38,7 @@ class Slide:
         pyramidal: whether it is a slide (tiled or with levels) rather than a plain image.
         level_dimensions: (width, height) of each level, the full one first.
         level_downsamples: how many level-0 pixels one pixel of each level spans.
+        tile_sizes: (width, height) of the file's own tiles at each level, in its pixels; None where it does not say.
         mpp: (x, y) micrometres per level-0 pixel, None where unknown or implausible.
         objective_power: magnification of the objective, None where unknown.
         icc_profile: None for sRGB.
@@ -44,6 +53,7 @@ class Slide:
         self.pyramidal = True
         self.level_dimensions: tuple[tuple[int, int], ...] = ()
         self.level_downsamples: tuple[float, ...] = ()
+        self.tile_sizes: tuple[tuple[int, int] | None, ...] = ()
         self.mpp: tuple[float, float] | None = None
         self.objective_power: float | None = None
         self.icc_profile: bytes | None = None
@@ -91,7 +101,7 @@ class Slide:
             first, last = top // step, -(-(top + rows) // step)
             out[first:last] = _shrunk(pixels, step)
             if mask is not None:
-                known[first:last] = _shrunk(mask[..., None].astype(np.uint8) * 255, step)[..., 0] == 255
+                known[first:last] = _shrunk(mask.astype(np.uint8) * np.uint8(255), step) == 255
         return out, None if known.all() else known
 
     def _believe_mpp(self, x: float | None, y: float | None) -> None:
@@ -103,8 +113,12 @@ class Slide:
             self.mpp = (x, y)
             return
         wrong = y if low <= x <= high else x
-        self.notes.append(f"{self.path.name} claims {wrong:g} micrometres per pixel; taken as unknown")
-        warnings.warn(self.notes[-1], SlideWarning, stacklevel=2)
+        self._note(f"{self.path.name} claims {wrong:g} micrometres per pixel; taken as unknown")
+
+    def _note(self, message: str) -> None:
+        """Keep a note, and tell it at once."""
+        self.notes.append(message)
+        warnings.warn(message, SlideWarning, stacklevel=2)
 
     def close(self) -> None:
         """Release the file."""
@@ -116,26 +130,81 @@ class Slide:
         self.close()
 
 
+@dataclass(frozen=True)
+class Piece:
+    """A part of a rectangle, cut along the file's own tiles.
+
+    Attributes:
+        location: (x, y) of its top left corner in level-0 pixels.
+        size: (width, height) in pixels of the level.
+        tile: (x, y) of the tile that it is a part of, level-0 pixels.
+        offset: (x, y) in the rectangle, in pixels of the level.
+    """
+
+    location: tuple[int, int]
+    size: tuple[int, int]
+    tile: tuple[int, int]
+    offset: tuple[int, int] = (0, 0)
+
+
+def pieces(slide: Slide, location: tuple[int, int], level: int, size: tuple[int, int]) -> Iterator[Piece]:
+    """The parts of a rectangle of `slide` that lie inside it, one for each tile of the file, in reading order."""
+    scale = slide.level_downsamples[level]
+    tile = slide.tile_sizes[level] if level < len(slide.tile_sizes) else None
+    cuts: list[list[tuple[int, int, int]]] = []
+    for axis, side in enumerate(tile or (UNKNOWN_TILE, UNKNOWN_TILE)):
+        start = location[axis] / scale
+        first, last = max(start, 0), min(start + size[axis], slide.level_dimensions[level][axis])
+        numbers = range(math.floor(first / side), math.ceil(last / side))
+        # Where the level's grid does not meet the rectangle's pixels, a piece begins at the first one inside a tile.
+        found = [
+            (n, max(math.ceil(n * side - start), 0), min(math.ceil((n + 1) * side - start), math.ceil(last - start)))
+            for n in numbers
+        ]
+        cuts.append([(round(n * side * scale), begin, end) for n, begin, end in found if end > begin])
+    for tile_y, top, bottom in cuts[1]:
+        for tile_x, left, right in cuts[0]:
+            place = (location[0] + round(left * scale), location[1] + round(top * scale))
+            yield Piece(place, (right - left, bottom - top), (tile_x, tile_y), (left, top))
+
+
+def damaged(name: str, piece: Piece, level: int, reason: object) -> str:
+    """The line that says where a file is damaged."""
+    where = f"at {piece.tile}" + (f", level {level}" if level else "")
+    return f"{name} is damaged in the tile {where} (x, y in level-0 pixels): {reason}"
+
+
 def open_slide(path: str | os.PathLike[str] | Slide) -> Slide:
     """Open a slide or image: OpenSlide's formats, other tiled or pyramidal TIFF, plain images, tried in this order.
+
+    A folder is opened if it is an OME-Zarr, or holds the instances of one DICOM slide.
 
     Raises:
         SlideError: there is no such file, or none of the readers knows it; the message says what to do.
     """
     from restain.slides import image_reader, openslide_reader, tiff_reader
+    from restain.slides.claims import check_tiff, is_tiff
 
     if isinstance(path, Slide):
         return path
     path = Path(path)
-    if path.is_dir() and not (path / "DICOMDIR").exists():
-        raise SlideError(f"{path} is a folder; wanted a slide or image file")
+    if path.is_dir():
+        return _open_folder(path)
     if not path.exists():
         raise SlideError(f"{path} does not exist")
+    special = _special(path)
+    if special is not None:  # to read from it may never end
+        raise SlideError(f"{path} is a {special}; wanted a slide or image file")
     if path.is_file() and path.stat().st_size == 0:
         raise SlideError(f"{path} is empty (0 bytes); it was probably not copied completely")
+    if path.is_file() and is_tiff(path):
+        try:
+            check_tiff(path)
+        except SlideError as error:
+            raise SlideError(f"{path} cannot be read: {error}") from None
     reasons = []
     readers = (openslide_reader.open_openslide, tiff_reader.open_tiff, image_reader.open_image)
-    for reader in readers[:1] if path.is_dir() else readers:
+    for reader in readers:
         try:
             slide = reader(path)
         except SlideError as error:
@@ -150,14 +219,32 @@ def open_slide(path: str | os.PathLike[str] | Slide) -> Slide:
     raise SlideError(f"{path} is not a slide or image of a known format (OpenSlide's formats, TIFF, PNG, JPEG, …)")
 
 
+def _open_folder(path: Path) -> Slide:
+    """Open a folder that is one slide: an OME-Zarr, or the instances of one DICOM series."""
+    from restain.slides import dicom_folder, folders, openslide_reader, zarr_reader
+
+    if folders.is_zarr(path):
+        return zarr_reader.open_zarr(path)
+    indexed = (path / "DICOMDIR").exists()
+    files = [path] if indexed else dicom_folder.one_of_each_series(dicom_folder.instances(path))
+    if not files:
+        raise SlideError(f"{path} is a folder; wanted a slide or image file, OME-Zarr, or a folder of one DICOM slide")
+    if len(files) > 1:
+        raise SlideError(f"{path} holds {len(files)} DICOM slides; name a file of one, such as {files[0].name}")
+    slide = openslide_reader.open_openslide(files[0])
+    if slide is None:
+        raise SlideError(f"{path} cannot be read: OpenSlide does not know {files[0].name}")
+    return slide
+
+
+def _special(path: Path) -> str | None:
+    """What a path is that is neither file nor folder."""
+    mode = path.stat().st_mode
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return None
+    return "pipe" if stat.S_ISFIFO(mode) else "socket" if stat.S_ISSOCK(mode) else "device"
+
+
 def _shrunk(pixels: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
     """Box average by `step`; the last box of a side may be smaller."""
-    if step == 1:
-        return pixels
-    rows, columns = (np.arange(0, n, step) for n in pixels.shape[:2])
-    total = np.add.reduceat(np.add.reduceat(pixels.astype(np.uint32), rows, axis=0), columns, axis=1)
-    height = np.minimum(step, pixels.shape[0] - rows)
-    width = np.minimum(step, pixels.shape[1] - columns)
-    area = (height[:, None] * width)[..., None]
-    mean: NDArray[np.uint8] = ((total + area // 2) // area).astype(np.uint8)
-    return mean
+    return np.asarray(Image.fromarray(pixels).reduce(step))

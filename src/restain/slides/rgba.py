@@ -3,7 +3,6 @@
 import ctypes
 
 import numpy as np
-import openslide
 from numpy.typing import NDArray
 
 from restain.color.images import RGB8
@@ -22,8 +21,8 @@ def read_rgba(slide: Slide, location: tuple[int, int], level: int, size: tuple[i
     """
     if isinstance(slide, OpenSlideSlide):
         try:
-            return np.array(slide._handle.read_region(location, level, size))
-        except (openslide.OpenSlideError, ctypes.ArgumentError) as error:  # the latter: its owner closed it
+            return slide.read_rgba(location, level, size)
+        except ctypes.ArgumentError as error:  # its owner closed it
             raise SlideError(f"{slide.path.name} cannot be read near {location}: {error}") from None
     if isinstance(slide, ImageSlide) and slide.rgba is not None:
         return _window(slide.rgba, location, size)

@@ -1,5 +1,6 @@
 """Tiled or pyramidal TIFF that OpenSlide does not read: OME-TIFF with SubIFDs, other compressions, 16 bits, gray."""
 
+import math
 import threading
 from pathlib import Path
 from typing import Any
@@ -9,19 +10,18 @@ import tifffile
 
 from restain.color.images import RGB8, as_rgb8, opaque
 from restain.errors import SlideError
+from restain.slides.claims import check_page, check_tile, encoded_size, is_tiff
 from restain.slides.openslide_reader import written_objective_power
-from restain.slides.reader import Mask, Slide
+from restain.slides.reader import Mask, Piece, Slide, damaged
 
 _MICROMETRES = {1: None, 2: 25_400.0, 3: 10_000.0, 4: 1_000.0, 5: 1.0}  # TIFF's ResolutionUnit
 _FOR_PILLOW = ("PALETTE", "SEPARATED", "MINISWHITE", "CIELAB", "MASK")  # colours that it converts
-_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def open_tiff(path: Path) -> Slide | None:
     """Open with tifffile; None for what is not TIFF, `SlideError` for TIFF that cannot be read."""
-    with path.open("rb") as stream:
-        if stream.read(4) not in _MAGIC:
-            return None
+    if not is_tiff(path):
+        return None
     try:
         handle = tifffile.TiffFile(path)
     except Exception as error:  # tifffile raises many types on damaged files; each means the same here
@@ -62,13 +62,16 @@ class TiffSlide(Slide):
         first = self._pages[0]
         for page in self._pages:
             _check(page)
+            check_page(path, page)
+            _check_chunks(page)
         if len(handle.series) > 1 and not handle.series[0].is_pyramidal:
-            self.notes.append(f"{path.name} has {len(handle.series)} images; only the first is used")
+            self._note(f"{path.name} has {len(handle.series)} images; only the first is used")
         if not first.is_tiled and len(self._pages) == 1:
             self.pyramidal = False
         self.level_dimensions = tuple((page.imagewidth, page.imagelength) for page in self._pages)
         width, height = self.level_dimensions[0]
         self.level_downsamples = tuple((width / w + height / h) / 2 for w, h in self.level_dimensions)
+        self.tile_sizes = tuple((page.chunks[1], page.chunks[0]) for page in self._pages)
         self.icc_profile = first.iccprofile
         description = first.description if isinstance(first.description, str) else ""
         self.properties = {"tiff.ImageDescription": description, "tiff.Software": str(first.software)}
@@ -109,13 +112,14 @@ class TiffSlide(Slide):
         """One tile or strip, with where it is opaque; None where the file has none."""
         page = self._pages[level]
         if page.chunks[0] * page.chunks[1] < LARGE_CHUNK:
-            return self._decode(page, index)
+            return self._decode(level, index)
         with self._lock:  # a large strip serves many regions: decode it once, and one at a time
             if self._last[0] != (level, index):
-                self._last = ((level, index), self._decode(page, index))
+                self._last = ((level, index), self._decode(level, index))
             return self._last[1]
 
-    def _decode(self, page: Any, index: int) -> tuple[RGB8, Mask | None] | None:
+    def _decode(self, level: int, index: int) -> tuple[RGB8, Mask | None] | None:
+        page = self._pages[level]
         try:
             offset, count = page.dataoffsets[index], page.databytecounts[index]
             if count == 0:
@@ -125,10 +129,17 @@ class TiffSlide(Slide):
                 data = self._handle.filehandle.read(count)
             if len(data) < count:  # some decoders would fill the rest with gray
                 raise SlideError(f"{len(data)} of {count} bytes are there")
+            claimed = encoded_size(data)  # of which the decoder would make an array
+            if claimed is not None:
+                check_tile(*claimed)
             decoded = page.decode(data, index, jpegtables=page.jpegtables, jpegheader=page.jpegheader)[0]
             return None if decoded is None else (as_rgb8(decoded[0]), opaque(decoded[0]))
         except Exception as error:  # codecs raise many types; each means that this tile is damaged
-            raise SlideError(f"{self.path.name} is damaged in tile {index}: {error}") from None
+            wide, tall = self.tile_sizes[level] or (1, 1)
+            row, column = divmod(index, -(-page.imagewidth // wide))
+            scale = self.level_downsamples[level]
+            place = (round(column * wide * scale), round(row * tall * scale))
+            raise SlideError(damaged(self.path.name, Piece(place, (wide, tall), place), level, error)) from None
 
 
 def _page(level: Any) -> Any:
@@ -148,6 +159,13 @@ def _check(page: Any) -> None:
         raise SlideError(f"the TIFF has {page.imagewidth}x{page.imagelength} pixels in tiles of {page.chunks}")
     if page.imagedepth != 1:
         raise SlideError(f"the TIFF is a volume of depth {page.imagedepth}; wanted {wanted}")
+
+
+def _check_chunks(page: Any) -> None:
+    wanted = math.ceil(page.imagelength / page.chunks[0]) * math.ceil(page.imagewidth / page.chunks[1])
+    listed = min(len(page.dataoffsets), len(page.databytecounts))
+    if listed < wanted:
+        raise SlideError(f"the TIFF lists {listed} of its {wanted} tiles or strips; it is damaged")
 
 
 def _resolution(page: Any, handle: tifffile.TiffFile) -> tuple[float | None, float | None]:

@@ -1,0 +1,97 @@
+"""What a file claims about its size, looked at before anything is allocated for it.
+
+A few bytes can claim 10^18 pixels. Libraries believe them in different ways: some end the process when there is not
+enough memory, others hand out white for days. What cannot be true is refused here, in one line.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import tifffile
+
+from restain.errors import SlideError
+
+MOST_PIXELS = 10**12
+"""Of one level. The largest slides, glass and all, have a tenth of that."""
+
+LARGEST_TILE = 2**28
+"""Pixels of one tile or strip, which is decoded as a whole: 800 MB as RGB."""
+
+PIXELS_PER_BYTE = 1_000_000
+"""A file holds at least a byte for so many pixels: a missing tile of 4096 by 4096 costs two numbers of 8 bytes."""
+
+TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+_MOST_PAGES = 10_000
+
+
+def is_tiff(path: Path) -> bool:
+    """Whether a file begins like TIFF or BigTIFF."""
+    with path.open("rb") as stream:
+        return stream.read(4) in TIFF_MAGIC
+
+
+def check_size(path: Path, width: int, height: int, *, one_file: bool = True) -> None:
+    """Raise `SlideError` for more pixels than a slide can have, or than `path` can hold where it holds all of them."""
+    bytes_there = path.stat().st_size if path.is_file() else 0
+    if width * height > MOST_PIXELS:
+        raise SlideError(f"it claims {width}x{height} pixels, more than any slide has; it is probably damaged")
+    if one_file and width * height > PIXELS_PER_BYTE * bytes_there:
+        raise SlideError(f"it claims {width}x{height} pixels, which {bytes_there} bytes cannot hold; it is damaged")
+
+
+def check_tile(width: int, height: int) -> None:
+    """Raise `SlideError` for tiles or strips that are too large to be decoded."""
+    if width * height > LARGEST_TILE:
+        raise SlideError(
+            f"it claims tiles or strips of {width}x{height} pixels; restain reads up to {LARGEST_TILE} pixels at a "
+            "time, save it in smaller tiles"
+        )
+
+
+def check_tiff(path: Path) -> None:
+    """Look at all directories of a TIFF; what is damaged so far that they cannot be read, its reader will say.
+
+    Raises:
+        SlideError: a directory claims what cannot be true, or one comes again and again.
+    """
+    offsets: set[int] = set()
+    try:
+        with tifffile.TiffFile(path) as handle:
+            for page, _ in zip(handle.pages, range(_MOST_PAGES), strict=False):
+                if page.offset in offsets:
+                    raise SlideError("its list of images has no end: one of them points back to another; it is damaged")
+                offsets.add(page.offset)
+                check_page(path, page)
+    except SlideError:
+        raise
+    except Exception:  # tifffile raises many types on damaged files
+        return
+
+
+def check_page(path: Path, page: Any) -> None:
+    """Raise `SlideError` if one of tifffile's pages claims what cannot be true."""
+    width, height = page.imagewidth, page.imagelength
+    check_size(path, width, height)
+    if page.is_tiled:
+        check_tile(page.tilewidth, page.tilelength)
+    else:
+        check_tile(width, min(page.rowsperstrip or height, height))
+
+
+def encoded_size(data: bytes) -> tuple[int, int] | None:
+    """(width, height) that a JPEG or JPEG 2000 stream claims; None for other bytes, and where it does not say."""
+    if data[:4] == b"\xff\x4f\xff\x51":  # a codestream with its SIZ segment (ITU-T T.800, A.5.1)
+        right, bottom, left, top = (int.from_bytes(data[at : at + 4]) for at in range(8, 24, 4))
+        return right - left, bottom - top
+    if data[:2] != b"\xff\xd8":
+        return None
+    at = 2
+    while at + 9 <= len(data):
+        marker = data[at + 1]
+        if data[at] != 0xFF or marker == 0xDA:  # no marker, or the pixels begin
+            return None
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a frame header (ITU-T T.81, B.2.2)
+            return int.from_bytes(data[at + 7 : at + 9]), int.from_bytes(data[at + 5 : at + 7])
+        at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4])
+    return None

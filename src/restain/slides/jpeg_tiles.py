@@ -1,0 +1,167 @@
+"""JPEG tiles read straight from a TIFF: no RGBA, no library's lock, every thread decodes its own.
+
+OpenSlide hands out premultiplied ARGB, which costs a pass over all pixels to make and another to undo, and decodes
+within one call at a time what one asks of it. Where a level is nothing but a grid of JPEG tiles, its pixels can be had
+by decoding those; the decoder is libjpeg-turbo in both cases, so they are the same.
+
+Memory bound
+------------
+Tiles of which a request took only a part are kept for the next one, up to a row of the level, at least 16 MiB and at
+most 256 MiB in all: that lets a pass over the slide in reading order decode every tile once.
+"""
+
+import os
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import tifffile
+
+from restain.color.images import RGB8
+from restain.errors import SlideError
+from restain.slides.claims import encoded_size
+
+LEAST_KEPT, MOST_KEPT = 16 << 20, 256 << 20
+
+
+def open_jpeg_tiles(path: Path, sizes: tuple[tuple[int, int], ...]) -> "JpegTiles | None":
+    """The tiles of a TIFF whose level 0 is nothing but JPEG tiles, else None; `sizes` as `JpegTiles` takes them."""
+    try:
+        tiles = JpegTiles(path, sizes)
+    except (OSError, ValueError, tifffile.TiffFileError):  # what is wrong with the file, its other reader says
+        return None
+    if tiles.levels[0] is not None:
+        return tiles
+    tiles.close()
+    return None
+
+
+class JpegTiles:
+    """The tiles of all levels of a TIFF that are nothing but JPEG; None in `levels` for the others.
+
+    Args:
+        path: the TIFF.
+        sizes: (width, height) of each level, as another reader has them: a level is found by its size.
+    """
+
+    def __init__(self, path: Path, sizes: tuple[tuple[int, int], ...]) -> None:
+        self._path = path
+        with tifffile.TiffFile(path) as tiff:
+            pages = [page for page in tiff.pages if isinstance(page, tifffile.TiffPage)]
+            self.levels = tuple(_grid(pages, size, first=index == 0) for index, size in enumerate(sizes))
+        self._file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        row = max((grid.columns * grid.side[0] * grid.side[1] * 3 for grid in self.levels if grid), default=0)
+        self._budget = min(max(row, LEAST_KEPT), MOST_KEPT)
+        self._kept: OrderedDict[tuple[int, int], RGB8] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def read(self, level: int, left: int, top: int, width: int, height: int) -> RGB8 | None:
+        """A rectangle in pixels of the level, (height, width, 3) uint8; None where this reader does not serve.
+
+        It does not where the rectangle reaches beyond the level, where a tile is missing, and where one is damaged:
+        what is to be done then is for the slide's first reader to say.
+        """
+        grid = self.levels[level]
+        if grid is None or left < 0 or top < 0 or left + width > grid.size[0] or top + height > grid.size[1]:
+            return None
+        wide, tall = grid.side
+        if left % wide == 0 and top % tall == 0 and (width, height) == grid.side:
+            return self._decode(grid, top // tall * grid.columns + left // wide)
+        out = np.empty((height, width, 3), np.uint8)
+        for row in range(top // tall, -(-(top + height) // tall)):
+            for column in range(left // wide, -(-(left + width) // wide)):
+                x, y = column * wide, row * tall
+                x0, x1 = max(x, left), min(x + wide, left + width, grid.size[0])
+                y0, y1 = max(y, top), min(y + tall, top + height, grid.size[1])
+                whole = x1 - x0 == min(wide, grid.size[0] - x) and y1 - y0 == min(tall, grid.size[1] - y)
+                pixels = self._tile(level, row * grid.columns + column, keep=not whole)
+                if pixels is None:
+                    return None
+                out[y0 - top : y1 - top, x0 - left : x1 - left] = pixels[y0 - y : y1 - y, x0 - x : x1 - x]
+        return out
+
+    def close(self) -> None:
+        """Release the file."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _tile(self, level: int, index: int, *, keep: bool) -> RGB8 | None:
+        """A decoded tile; one of which more will be asked is kept."""
+        key = (level, index)
+        with self._lock:
+            if (kept := self._kept.get(key)) is not None:
+                self._kept.move_to_end(key)
+                return kept
+        grid = self.levels[level]
+        pixels = None if grid is None else self._decode(grid, index)
+        if pixels is not None and keep:
+            with self._lock:
+                if key not in self._kept:
+                    self._kept[key] = pixels
+                    self._bytes += pixels.nbytes
+                while self._bytes > self._budget:
+                    self._bytes -= self._kept.popitem(last=False)[1].nbytes
+        return pixels
+
+    def _decode(self, grid: "_Grid", index: int) -> RGB8 | None:
+        offset, count = grid.places[index]
+        if count == 0:
+            return None
+        if self._file < 0:
+            raise SlideError(f"{self._path.name} was closed")
+        data = self._bytes_at(offset, count)
+        if encoded_size(data) not in (None, grid.side):  # the decoder would make an array of what it claims
+            return None
+        try:
+            pixels: Any = imagecodecs.jpeg8_decode(
+                data, tables=grid.tables, colorspace=grid.colorspace, outcolorspace="rgb"
+            )
+        except imagecodecs.Jpeg8Error:
+            return None
+        return pixels if pixels.shape == (grid.side[1], grid.side[0], 3) else None
+
+
+    def _bytes_at(self, offset: int, count: int) -> bytes:
+        if hasattr(os, "pread"):
+            return os.pread(self._file, count, offset)
+        with self._lock:  # where a file has but one position
+            os.lseek(self._file, offset, os.SEEK_SET)
+            return os.read(self._file, count)
+
+
+class _Grid:
+    """Where the tiles of a level are, and how they were encoded."""
+
+    def __init__(self, page: tifffile.TiffPage) -> None:
+        self.size = (page.imagewidth, page.imagelength)
+        self.side = (page.tilewidth, page.tilelength)
+        self.columns = -(-page.imagewidth // page.tilewidth)
+        self.places = list(zip(page.dataoffsets, page.databytecounts, strict=True))
+        self.tables = page.jpegtables
+        self.colorspace = "rgb" if page.photometric == tifffile.PHOTOMETRIC.RGB else "ycbcr"
+
+
+def _grid(pages: list[tifffile.TiffPage], size: tuple[int, int], *, first: bool) -> _Grid | None:
+    """The grid of the one page of this size, if it is nothing but JPEG tiles of three channels."""
+    found = [page for page in pages if (page.imagewidth, page.imagelength) == size and page.is_tiled]
+    if len(found) != 1 or (first and found[0] is not pages[0]):
+        return None
+    page = found[0]
+    plain = (
+        page.compression == tifffile.COMPRESSION.JPEG
+        and page.photometric in (tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.YCBCR)
+        and page.bitspersample == 8
+        and page.samplesperpixel == 3
+        and page.planarconfig == 1
+        and page.imagedepth == 1
+    )
+    if not plain:
+        return None
+    grid = _Grid(page)
+    rows = -(-page.imagelength // page.tilelength)
+    return grid if len(grid.places) == grid.columns * rows else None
