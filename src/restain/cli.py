@@ -14,7 +14,9 @@ from cyclopts import App, CycloptsError, Parameter
 from restain import __version__, cli_training
 from restain.errors import InputError, OutputError, RestainError
 from restain.terminal import (
+    Reported,
     appearance_line,
+    cohort_progress,
     file_progress,
     print_comparison,
     print_evaluation,
@@ -27,7 +29,6 @@ from restain.terminal import (
 if TYPE_CHECKING:
     from restain.methods.base import Normalizer
     from restain.slides.batch import BatchSettings, Failure
-    from restain.slides.pipeline import SlideResult
     from restain.slides.separate import SeparationResult
 
 app = App(
@@ -47,9 +48,12 @@ def normalize(
     *,
     method: str | None = None,
     target: str | None = None,
+    target_consensus: Annotated[bool, Parameter(negative="")] = False,
     normalizer: Path | None = None,
     background: Background | None = None,
     estimate: Literal["image", "folder"] = "image",
+    scheduler: str | None = None,
+    resume: bool | None = None,
     preview: Path | None = None,
     json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
@@ -75,12 +79,19 @@ def normalize(
         One of `restain methods`; macenko by default.
     target: str
         The reference: a profile's name, an image, a slide, a folder or a pattern; the profile "he" by default.
+    target_consensus: bool
+        For several slides: the reference is what they look like on the whole, each counted alike.
     normalizer: Path
         A normalizer saved by `restain fit`, or a training run's folder, instead of --method and --target.
     background: str
         What becomes of glass: the reference's white (match), unchanged (keep), 255 (white), the bare method (none).
     estimate: str
         For several images: how each one looks (image), or all of them together (folder).
+    scheduler: str
+        For several slides: do them on a Dask cluster, by its address (tcp://host:8786) or its scheduler file.
+    resume: bool
+        For several slides: leave what an earlier run with the same settings finished, and do the rest. The default,
+        unless --overwrite does everything anew; with both, what this run's settings had finished is left.
     preview: Path
         Also write a before/after contact sheet.
     json_: bool
@@ -123,8 +134,17 @@ def normalize(
     if not files:
         raise InputError(f"{source} does not exist, or no file matches it")
     many = files != [Path(source)]
-    fitted = _fitted(method, target, normalizer, background)
-    results: list[SlideResult] = []
+    if target_consensus and (target is not None or normalizer is not None):
+        raise InputError("--target-consensus finds the reference itself; leave out --target and --normalizer")
+    if not many and (target_consensus or scheduler is not None):
+        option = "--target-consensus" if target_consensus else "--scheduler"
+        raise InputError(f"{option} is for several slides; {source} is one")
+    fitted = (
+        _method(method or "macenko", background)
+        if target_consensus
+        else _fitted(method, target, normalizer, background)
+    )
+    results: list[Reported] = []
     failures: list[Failure] = []
     if many:
         root = Path(source) if Path(source).is_dir() else Path(os.path.commonpath([f.parent for f in files]))
@@ -133,15 +153,21 @@ def normalize(
         if root.resolve().is_relative_to(output.resolve()):
             raise OutputError(f"{output} is, or holds, the input folder itself; name another folder")
         _make_folder(output)
-        together = [file for file, _ in pairs]
-        if not overwrite:
-            pairs = _without_done(pairs)
-        results, failures = _run_many(pairs, together, fitted, settings)
+        fitted, results, failures = _run_many(
+            pairs,
+            output,
+            fitted,
+            settings,
+            consensus=target_consensus,
+            resume=not overwrite if resume is None else resume,
+            scheduler=scheduler,
+        )
     else:
         target_path = output / plan_outputs(files, files[0].parent, Path())[0][1] if is_folder(output) else output
         _check_preview(preview, [(files[0], target_path)], overwrite)
         with slide_progress() as progress:
-            results = [normalize_file(files[0], target_path, fitted, settings, progress=progress)]
+            result = normalize_file(files[0], target_path, fitted, settings, progress=progress)
+        results = [Reported.of(result, fitted)]
     if preview is not None and results:
         _write_preview(preview, results, overwrite)
     print_report(fitted, results, failures, as_json=json_, many=many)
@@ -702,30 +728,36 @@ def _make_folder(output: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
 
 
-def _without_done(pairs: list[tuple[Path, Path]]) -> list[tuple[Path, Path]]:
-    """The pairs whose output is still missing: outputs are written whole, so a stopped run goes on where it was."""
-    missing = [(source, output) for source, output in pairs if not output.exists()]
-    done = len(pairs) - len(missing)
-    if not missing:
-        raise OutputError(f"all {done} outputs exist already; pass --overwrite to replace them, or name another folder")
-    if done:
-        print(f"restain: note: {done} outputs exist already and are left as they are", file=sys.stderr)
-    return missing
-
-
 def _run_many(
-    pairs: list[tuple[Path, Path]], together: list[Path], fitted: "Normalizer", settings: "BatchSettings"
-) -> "tuple[list[SlideResult], list[Failure]]":
-    from restain.slides.batch import Failure, normalize_files
+    pairs: list[tuple[Path, Path]],
+    output: Path,
+    fitted: "Normalizer",
+    settings: "BatchSettings",
+    *,
+    consensus: bool,
+    resume: bool,
+    scheduler: str | None,
+) -> "tuple[Normalizer, list[Reported], list[Failure]]":
+    from restain.saved import load
+    from restain.slides.batch import Failure
+    from restain.slides.cohort import normalize_cohort
 
-    results, failures = [], []
-    with file_progress(len(pairs)) as progress:
-        for item in normalize_files(pairs, fitted, settings, together=together, progress=progress):
-            if isinstance(item, Failure):
-                failures.append(item)
-            else:
-                results.append(item)
-    return results, failures
+    with cohort_progress() as progress:
+        done = normalize_cohort(
+            pairs,
+            output,
+            fitted,
+            load,
+            settings,
+            consensus=consensus,
+            resume=resume,
+            scheduler=scheduler,
+            say=_show_warning,
+            progress=progress,
+        )
+    failures = [Failure(source, row.error) for (source, _), row in done.rows if row.status == "failed"]
+    results = [Reported.of_row(row, source, path) for (source, path), row in done.rows if row.status == "done"]
+    return done.normalizer, results, failures
 
 
 def _check_preview(preview: Path | None, pairs: list[tuple[Path, Path]], overwrite: bool) -> None:
@@ -742,7 +774,7 @@ def _check_preview(preview: Path | None, pairs: list[tuple[Path, Path]], overwri
             raise OutputError(f"{preview} is to be both an output and the preview; name another preview")
 
 
-def _write_preview(preview: Path, results: "list[SlideResult]", overwrite: bool) -> None:
+def _write_preview(preview: Path, results: "list[Reported]", overwrite: bool) -> None:
     from restain.files import write_atomically
     from restain.slides.preview import contact_sheet, encode_sheet
 

@@ -2,9 +2,10 @@
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from restain import __version__
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from restain.evaluation.registration.files import Outcome
     from restain.methods.base import Normalizer
     from restain.slides.batch import Failure
+    from restain.slides.manifest import Row
     from restain.slides.pipeline import SlideResult
     from restain.slides.separate import SeparationResult
 
@@ -57,8 +59,61 @@ def file_progress(total: int, stage: str = "") -> Iterator[Any]:
         yield lambda done, of, path: bar.update(task, total=of, completed=done, description=path.name)
 
 
+@contextmanager
+def cohort_progress() -> Iterator[Any]:
+    """A progress bar for the stages of a cohort on stderr, where that is a terminal: slides done and time left."""
+    if not sys.stderr.isatty():
+        yield lambda stage, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = [BarColumn(), TextColumn("{task.fields[count]}"), TimeElapsedColumn(), TimeRemainingColumn()]
+    with Progress(
+        TextColumn("{task.description}"),
+        *columns,
+        console=Console(stderr=True),
+        transient=True,
+        speed_estimate_period=600,
+    ) as bar:
+        tasks: dict[str, Any] = {}
+
+        def progress(stage: str, done: float, total: int) -> None:
+            if stage not in tasks:
+                for earlier in tasks.values():
+                    bar.update(earlier, visible=False)
+                tasks[stage] = bar.add_task(stage, total=total, count="")
+            bar.update(tasks[stage], completed=done, count=f"{int(done)} of {total}")
+
+        yield progress
+
+
+@dataclass(frozen=True)
+class Reported:
+    """What is told of one image or slide that was normalized, however it was done."""
+
+    source: Path
+    output: Path
+    size: tuple[int, int]
+    seconds: float
+    appearance: Mapping[str, Any]
+    warnings: tuple[str, ...]
+
+    @classmethod
+    def of(cls, result: "SlideResult", fitted: "Normalizer") -> "Reported":
+        from restain.slides.pipeline import describe
+
+        looks = describe(fitted, result.appearance)["appearance"]
+        return cls(result.source, result.output, result.size, result.seconds, looks, result.warnings)
+
+    @classmethod
+    def of_row(cls, row: "Row", source: Path, output: Path) -> "Reported":
+        """Of a cohort's manifest, with the paths as they were given."""
+        return cls(source, output, (row.width, row.height), row.seconds, row.appearance, row.warnings)
+
+
 def print_report(
-    fitted: "Normalizer", results: "list[SlideResult]", failures: "list[Failure]", as_json: bool, many: bool
+    fitted: "Normalizer", results: "list[Reported]", failures: "list[Failure]", as_json: bool, many: bool
 ) -> None:
     """Print failures and notes to stderr, and what was done to stdout: a line, or the whole `summary` as JSON."""
     for failure in failures:
@@ -80,10 +135,8 @@ def print_report(
         print(f"{len(results)} files normalized by {fitted.name}" + (f", {len(failures)} failed" if failures else ""))
 
 
-def summary(fitted: "Normalizer", results: "list[SlideResult]", failures: "list[Failure]") -> dict[str, Any]:
+def summary(fitted: "Normalizer", results: "list[Reported]", failures: "list[Failure]") -> dict[str, Any]:
     """Everything about a run in plain values: settings, reference, each result's appearance, failures."""
-    from restain.slides.pipeline import describe
-
     return {
         "software": f"restain {__version__}",
         "method": fitted.name,
@@ -95,7 +148,7 @@ def summary(fitted: "Normalizer", results: "list[SlideResult]", failures: "list[
                 "output": str(r.output),
                 "size": list(r.size),
                 "seconds": round(r.seconds, 3),
-                "appearance": describe(fitted, r.appearance)["appearance"],
+                "appearance": dict(r.appearance),
                 "warnings": list(r.warnings),
             }
             for r in results

@@ -69,6 +69,13 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES | SLIDE_SUFFIXES or is_slide_folder(path)
 
 
+def is_sampled(slide: Slide, output: Path) -> bool:
+    """Whether `normalize_file` samples a slide and writes a pyramid, rather than a plain image from all its pixels."""
+    large = slide.dimensions[0] * slide.dimensions[1] > SLIDE_PIXELS
+    format = pyramid_format(output)
+    return slide.pyramidal or (format is not None and (large or format != "tiff"))
+
+
 def plan_outputs(sources: Iterable[Path], root: Path, folder: Path) -> list[tuple[Path, Path]]:
     """Pair each source below `root` with its output below `folder`: same name; slides that are no TIFF become .tif.
 
@@ -97,27 +104,27 @@ def normalize_file(
     settings: BatchSettings,
     *,
     appearance: Appearance | None = None,
+    histogram: ColorHistogram | None = None,
     progress: Progress | None = None,
 ) -> SlideResult:
     """Normalize one image or slide to `output`, in the format that its extension names.
 
     Slides are written as pyramids and need a .tif output, which for plain images of more than 32 megapixels is a
-    pyramid too.
+    pyramid too. `histogram` is a slide's sample, where it is at hand already.
 
     Raises:
         SlideError, OutputError: as `normalize_slide`; also for a slide that is to be written as a plain image.
     """
     check_paths(source, output, settings.overwrite)
     with open_slide(source) as slide:
-        large = slide.dimensions[0] * slide.dimensions[1] > SLIDE_PIXELS
-        format = pyramid_format(output)
-        if not slide.pyramidal and (format is None or (format == "tiff" and not large)):
+        if not is_sampled(slide, output):
             return _normalize_image(slide, output, normalizer, settings, appearance)
         return normalize_slide(
             slide,
             output,
             normalizer,
             appearance=appearance,
+            histogram=histogram,
             max_pixels=settings.max_pixels,
             seed=settings.seed,
             settings=settings.pyramid,
@@ -144,7 +151,7 @@ def normalize_files(
     appearance = None
     failed: dict[Path, Failure] = {}
     if settings.estimate == "folder":
-        appearance, failed = _estimate_together(together or [source for source, _ in pairs], normalizer, settings)
+        appearance, failed = estimate_together(together or [source for source, _ in pairs], normalizer, settings)
     workers = settings.workers or os.cpu_count() or 1
     # A network takes all cores or the one GPU, and much memory, for each file: one is read or written beside another's.
     at_once = min(workers, 2) if normalizer.neighbourhood else workers
@@ -229,7 +236,7 @@ def _dpi(slide: Slide) -> tuple[float, float] | None:
     return None if slide.mpp is None else (25_400 / slide.mpp[0], 25_400 / slide.mpp[1])
 
 
-def _estimate_together(
+def estimate_together(
     sources: list[Path], normalizer: Normalizer, settings: BatchSettings
 ) -> tuple[Appearance, dict[Path, Failure]]:
     """One appearance for all files; those that cannot be read are told apart and left out."""

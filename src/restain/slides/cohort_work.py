@@ -1,0 +1,191 @@
+"""What is done for one slide of a cohort, in a thread here or by a worker of a cluster: the same functions.
+
+To a worker travel paths and settings, from it a few numbers: never pixels. Each function returns a `Failure` instead of
+raising, so that one slide's error stays that slide's.
+"""
+
+import functools
+import operator
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from restain.color.histogram import ColorHistogram
+from restain.errors import RestainError, SlideError
+from restain.methods.base import Appearance, Normalizer
+from restain.slides.batch import BatchSettings, Failure, is_sampled, normalize_file
+from restain.slides.consensus import Share
+from restain.slides.folders import checksum
+from restain.slides.pipeline import Progress, describe
+from restain.slides.reader import open_slide
+from restain.slides.sample import SamplePlan, count_tiles, finish_sample, plan_sample, sample_slide
+
+Result = TypeVar("Result")
+Load = Callable[[Path], Normalizer]
+"""Reads a saved normalizer: `restain.saved.load`, which knows the trained ones too."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One slide to normalize: absolute paths, and whether an output that is there may be replaced."""
+
+    source: Path
+    output: Path
+    replace: bool = False
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is the same for all slides of a cohort.
+
+    Attributes:
+        settings: how slides are sampled and written; `workers` threads each.
+        normalizer: the normalizer itself, where the work is done in this process; else None, and
+        saved, load, digest: its file, what reads it, and the file's checksum.
+        appearance: one for all slides, where they are estimated together.
+    """
+
+    settings: BatchSettings
+    normalizer: Normalizer | None = None
+    saved: Path | None = None
+    load: Load | None = None
+    digest: str = ""
+    appearance: Appearance | None = None
+
+    def fitted(self) -> Normalizer:
+        """The normalizer, read once by each process."""
+        if self.normalizer is not None:
+            return self.normalizer
+        assert self.load is not None
+        assert self.saved is not None
+        return _loaded(self.load, self.saved, self.digest)
+
+
+@functools.lru_cache(maxsize=2)
+def _loaded(load: Load, path: Path, digest: str) -> Normalizer:
+    return load(path)
+
+
+@dataclass(frozen=True)
+class Done:
+    """What is told of a slide that was normalized; see `manifest.Row`."""
+
+    size: tuple[int, int]
+    seconds: float
+    appearance: Mapping[str, Any]
+    warnings: tuple[str, ...]
+    input_sha256: str
+    output_sha256: str
+
+
+_NETWORKS = threading.Semaphore(2)
+"""A network takes all cores or the one GPU, and much memory: in one process one is read or written beside another's."""
+
+
+Plan = SamplePlan | Failure | None
+Part = ColorHistogram | Failure | None
+
+
+def normalize_one(
+    job: Job, work: Work, plan: Plan = None, parts: Sequence[Part] = (), progress: Progress | None = None
+) -> Done | Failure:
+    """Normalize a slide or image to its output.
+
+    Args:
+        job, work: which, and how.
+        plan, parts: of its sample, from `plan_one` and `count_one`, where it is counted already.
+        progress: as `normalize_slide`.
+    """
+
+    def normalize() -> Done:
+        normalizer = work.fitted()
+        job.output.parent.mkdir(parents=True, exist_ok=True)
+        with _NETWORKS if normalizer.neighbourhood else nullcontext():
+            result = normalize_file(
+                job.source,
+                job.output,
+                normalizer,
+                replace(work.settings, overwrite=job.replace),
+                appearance=work.appearance,
+                histogram=_counted(job, plan, parts),
+                progress=progress,
+            )
+        return Done(
+            result.size,
+            result.seconds,
+            describe(normalizer, result.appearance)["appearance"],
+            result.warnings,
+            checksum(job.source),
+            checksum(job.output),
+        )
+
+    return _or_failure(job, normalize)
+
+
+def measure_one(
+    job: Job, work: Work, plan: Plan = None, parts: Sequence[Part] = (), progress: Progress | None = None
+) -> Share | Failure:
+    """A slide's share of the cohort's consensus; arguments as `normalize_one`."""
+
+    def measure() -> Share:
+        histogram = _counted(job, plan, parts)
+        return Share.of(_sampled(job, work.settings) if histogram is None else histogram)
+
+    return _or_failure(job, measure)
+
+
+def plan_one(job: Job, work: Work) -> Plan:
+    """Which tiles a slide's sample has; None for a plain image, which is counted whole where it is mapped."""
+
+    def plan() -> SamplePlan | None:
+        with open_slide(job.source) as slide:
+            if not is_sampled(slide, job.output):
+                return None
+            return plan_sample(slide, max_pixels=work.settings.max_pixels, seed=work.settings.seed)
+
+    return _or_failure(job, plan)
+
+
+def count_one(job: Job, plan: Plan, part: int, of: int) -> Part:
+    """One part of a slide's sample: colours and their counts, which are added up."""
+    if not isinstance(plan, SamplePlan):
+        return plan
+
+    def count() -> ColorHistogram:
+        with open_slide(job.source) as slide:
+            return count_tiles(slide, plan.tiles[part::of], plan.tile, workers=1)
+
+    return _or_failure(job, count)
+
+
+def _counted(job: Job, plan: Plan, parts: Sequence[Part]) -> ColorHistogram | None:
+    """The sample that was counted in parts; None where none was."""
+    for item in (plan, *parts):
+        if isinstance(item, Failure):
+            raise SlideError(item.error)
+    if not isinstance(plan, SamplePlan):
+        return None
+    counts = [part for part in parts if isinstance(part, ColorHistogram)]
+    with open_slide(job.source) as slide:
+        return finish_sample(slide, plan, functools.reduce(operator.add, counts))
+
+
+def _sampled(job: Job, settings: BatchSettings) -> ColorHistogram:
+    """The colours that `normalize_file` estimates from."""
+    with open_slide(job.source) as slide:
+        if is_sampled(slide, job.output):
+            return sample_slide(slide, max_pixels=settings.max_pixels, seed=settings.seed, workers=settings.workers)
+        pixels, known = slide.read_region((0, 0), 0, slide.dimensions)
+        return replace(ColorHistogram.from_image(pixels, mask=known), icc_profile=slide.icc_profile)
+
+
+def _or_failure(job: Job, work: Callable[[], Result]) -> Result | Failure:
+    try:
+        return work()
+    except (RestainError, OSError, MemoryError) as error:
+        return Failure(job.source, str(error) or type(error).__name__)
+    except Exception as error:  # whatever it is, it must not cost the other slides
+        return Failure(job.source, f"unforeseen {type(error).__name__}: {error}")
