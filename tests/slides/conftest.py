@@ -1,5 +1,6 @@
 """What the tests of slides share: tissue on disk as a small pyramid, and a fitted normalizer."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from restain.color.images import RGB8
 from restain.methods.macenko import Macenko
 from restain.phantom import Scanner, make_phantom
 from restain.slides.writer import PyramidSettings, write_array
+
+from ..forking import Forks
 
 
 @pytest.fixture(scope="session")
@@ -43,3 +46,11 @@ def svs(tissue: RGB8, tmp_path_factory: pytest.TempPathFactory) -> Path:
         tiff.write(tissue[:50, :70].copy(), description=f"{head}label 70x50", subfiletype=1, **plain)
         tiff.write(tissue[:60, :100].copy(), description=f"{head}macro 100x60", subfiletype=9, **plain)
     return path
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Commands in processes of their own."""
+    server = Forks()
+    yield server
+    server.close()

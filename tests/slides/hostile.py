@@ -297,7 +297,7 @@ case("a PNG claims 30000 by 30000", content("a.png", png_header(30_000, 30_000))
 case("a PNG of one colour, 20000 by 20000, 1 bit", picture("a.png"), RESULT)
 case("a PNG with a text of 200 MB", content("a.png", png_text_bomb()), BOMB + "|text|[Mm]emory")
 case("a JPEG claims 65000 by 65000", edited(picture("i.jpg"), jpeg_claims(65_000, 65_000)), BOMB)
-case("a JPEG claims 9000 by 9000", edited(picture("i.jpg"), jpeg_claims(9_000, 9_000)), EITHER)
+case("a JPEG claims 3000 by 3000", edited(picture("i.jpg"), jpeg_claims(3_000, 3_000)), EITHER)
 case("a BMP claims 10^9 by 10^9", content("a.bmp", b"BM" + bytes(8) + b"\x36\0\0\0" + struct.pack(
     "<IiiHHIIiiII", 40, BILLION, BILLION, 1, 24, 0, 0, 2835, 2835, 0, 0) + bytes(64)), BOMB)  # fmt: skip
 case("a PPM claims 10^9 by 10^9", content("a.ppm", b"P6\n1000000000 1000000000\n255\n" + bytes(64)), BOMB)
@@ -457,10 +457,9 @@ def shaped(name: str, width: int, height: int, **options: Any) -> Make:
 
 for width, height in ((1, 1), (1, 100_000), (100_000, 1), (2, 3)):
     case(f"a PNG of {width} by {height}", shaped("a.png", width, height), RESULT)
-    tiling = {"tile": (64, 64), "compression": "lzw"}
-    case(f"a slide of {width} by {height}", shaped("a.tif", width, height, **tiling), RESULT)
-    case(f"a slide of webp tiles, {width} by {height}", shaped("a.tif", width, height, tile=(64, 64),
-         compression="webp"), RESULT)  # fmt: skip
+    for codec in ("lzw", "webp"):  # OpenSlide reads the one and not the other
+        make = shaped("a.tif", width, height, tile=(256, 256), compression=codec)
+        case(f"a slide of {codec}, {width} by {height}", make, RESULT)
 
 
 def frames(name: str, **options: Any) -> Make:

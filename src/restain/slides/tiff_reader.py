@@ -64,15 +64,17 @@ class TiffSlide(Slide):
             _check(page)
             check_page(path, page)
             _check_chunks(page)
-        if len(handle.series) > 1 and not handle.series[0].is_pyramidal:
-            self._note(f"{path.name} has {len(handle.series)} images; only the first is used")
+        images = 1 if handle.series[0].is_pyramidal else len(handle.series)
+        images = max(images, len(handle.series[0].levels[0].pages))
+        if images > 1:
+            self._note(f"{path.name} has {images} images; only the first is used")
         if not first.is_tiled and len(self._pages) == 1:
             self.pyramidal = False
         self.level_dimensions = tuple((page.imagewidth, page.imagelength) for page in self._pages)
         width, height = self.level_dimensions[0]
         self.level_downsamples = tuple((width / w + height / h) / 2 for w, h in self.level_dimensions)
         self.tile_sizes = tuple((page.chunks[1], page.chunks[0]) for page in self._pages)
-        self.icc_profile = first.iccprofile
+        self._believe_profile(first.iccprofile)
         description = first.description if isinstance(first.description, str) else ""
         self.properties = {"tiff.ImageDescription": description, "tiff.Software": str(first.software)}
         self.objective_power = written_objective_power(description)
