@@ -22,6 +22,7 @@ from restain.color.images import RGB8, as_rgb8
 from restain.demo import write_phantom
 from restain.methods import METHODS
 from restain.phantom import STAINS_A, STAINS_B, Scanner, make_phantom
+from restain.slides.cohort import OWN_FILES
 from restain.slides.icc import srgb_profile
 from restain.slides.writer import PyramidSettings, write_array
 
@@ -49,6 +50,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def contents(folder: str | Path = ".") -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in Path(folder).rglob("*") if p.is_file()}
+
+
+def outputs(folder: str | Path) -> dict[str, bytes]:
+    """What is in a cohort's folder beside what it keeps on itself."""
+    return {name: data for name, data in contents(folder).items() if name not in OWN_FILES}
 
 
 def pixels(path: str) -> RGB8:
@@ -261,9 +267,9 @@ def test_a_slide(run: Run) -> None:
 def test_an_image_into_a_folder(here: Path, run: Run) -> None:
     (here / "o").mkdir()
     assert run("normalize", "a.png", "o").code == 0
-    assert set(contents("o")) == {"a.png"}
+    assert set(outputs("o")) == {"a.png"}
     assert run("normalize", "slide.tif", "o").code == 0
-    assert set(contents("o")) == {"a.png", "slide.tif"}
+    assert set(outputs("o")) == {"a.png", "slide.tif"}
 
 
 @pytest.mark.parametrize("name", ["o.jpg", "o.jpeg", "o.tif", "o.tiff", "o.bmp", "o.webp", "O.PNG"])
@@ -383,7 +389,7 @@ def test_implausible_resolution_is_told_once(here: Path, run: Run) -> None:
 def test_a_folder(run: Run) -> None:
     outcome = run("normalize", "tiles", "o")
     assert outcome == Outcome(0, "3 files normalized by macenko\n", "")
-    assert set(contents("o")) == {"a.png", "b.jpg", "deep/c.png"}
+    assert set(outputs("o")) == {"a.png", "b.jpg", "deep/c.png"}
     np.testing.assert_array_equal(pixels("o/a.png"), default(TISSUE))
     np.testing.assert_array_equal(pixels("o/deep/c.png"), default(OTHER[:100]))
 
@@ -392,16 +398,16 @@ def test_other_files_of_a_folder_are_passed_over(here: Path, run: Run) -> None:
     (here / "tiles" / "notes.txt").write_text("words")
     (here / "tiles" / ".hidden.png").write_text("words")
     assert run("normalize", "tiles", "o").code == 0
-    assert set(contents("o")) == {"a.png", "b.jpg", "deep/c.png"}
+    assert set(outputs("o")) == {"a.png", "b.jpg", "deep/c.png"}
 
 
 @pytest.mark.parametrize(
-    ("pattern", "outputs"),
+    ("pattern", "wanted"),
     [("tiles/*.png", {"a.png"}), ("tiles/*", {"a.png", "b.jpg"}), ("tiles/**/*.png", {"a.png", "deep/c.png"})],
 )
-def test_a_pattern(pattern: str, outputs: set[str], run: Run) -> None:
+def test_a_pattern(pattern: str, wanted: set[str], run: Run) -> None:
     assert run("normalize", pattern, "o").code == 0
-    assert set(contents("o")) == outputs
+    assert set(outputs("o")) == wanted
 
 
 def test_a_folder_with_a_slide(here: Path, run: Run) -> None:
@@ -421,7 +427,7 @@ def test_a_bad_file_is_named_and_the_rest_is_done(here: Path, run: Run) -> None:
     assert len(lines) == 2
     assert lines[0].startswith("restain: tiles/bad.png: ")
     assert lines[1].startswith("restain: tiles/words.svs: ")
-    assert set(contents("o")) == {"a.png", "b.jpg", "deep/c.png"}
+    assert set(outputs("o")) == {"a.png", "b.jpg", "deep/c.png"}
 
 
 def test_a_bad_tiff_says_nothing_besides(here: Path, run: Run, caplog: pytest.LogCaptureFixture) -> None:
@@ -437,32 +443,45 @@ def test_a_bad_tiff_says_nothing_besides(here: Path, run: Run, caplog: pytest.Lo
 def test_again_does_what_is_missing(estimate: str, here: Path, run: Run) -> None:
     """A run that was stopped goes on, and ends with the pixels that it would have had."""
     assert run("normalize", "tiles", "o", "--estimate", estimate).code == 0
-    first = contents("o")
+    first = outputs("o")
     (here / "o" / "b.jpg").unlink()
     outcome = run("normalize", "tiles", "o", "--estimate", estimate)
     assert outcome.code == 0
     assert outcome.err == "restain: note: 2 outputs exist already and are left as they are\n"
-    assert contents("o") == first
+    assert outputs("o") == first
 
 
 def test_when_nothing_is_missing_nothing_is_done(run: Run) -> None:
     assert run("normalize", "tiles", "o").code == 0
     first = contents("o")
     outcome = run("normalize", "tiles", "o")
+    note = "restain: note: 3 outputs exist already and are left as they are\n"
+    assert outcome == Outcome(0, "0 files normalized by macenko\n", note)
+    assert {name: data for name, data in contents("o").items() if not name.endswith("lock")} == {
+        name: data for name, data in first.items() if not name.endswith("lock")
+    }
+
+
+def test_outputs_that_nobody_knows_are_left(here: Path, run: Run) -> None:
+    assert run("normalize", "tiles", "o").code == 0
+    (here / "o" / "manifest.csv").unlink()
+    (here / "o" / "normalizer.safetensors").unlink()
+    first = contents("o")
+    outcome = run("normalize", "tiles", "o")
     assert outcome.code == 2
     assert is_one_line(outcome)
     assert "all 3 outputs exist already" in outcome.err
-    assert contents("o") == first
+    assert outputs("o") == {name: data for name, data in first.items() if name not in OWN_FILES}
 
 
 def test_outputs_within_the_inputs_are_not_normalized_again(here: Path, run: Run) -> None:
     assert run("normalize", "tiles", "tiles/o").code == 0
-    first = contents("tiles/o")
+    first = outputs("tiles/o")
     assert set(first) == {"a.png", "b.jpg", "deep/c.png"}
     assert run("normalize", "tiles", "tiles/o", "--overwrite").code == 0
-    assert contents("tiles/o") == first
+    assert outputs("tiles/o") == first
     assert run("normalize", "tiles/**/*.png", here / "tiles" / "o", "--overwrite").code == 0
-    assert set(contents("tiles/o")) == {"a.png", "b.jpg", "deep/c.png"}
+    assert set(outputs("tiles/o")) == {"a.png", "b.jpg", "deep/c.png"}
 
 
 def test_a_folder_into_itself_is_refused(run: Run) -> None:
@@ -490,7 +509,7 @@ def test_one_estimate_for_a_folder_with_a_bad_file(here: Path, run: Run) -> None
     assert outcome.code == 1
     assert is_one_line(outcome)
     assert outcome.err.startswith("restain: tiles/bad.png: ")
-    assert set(contents("o")) == {"a.png", "b.jpg", "deep/c.png"}
+    assert set(outputs("o")) == {"a.png", "b.jpg", "deep/c.png"}
 
 
 def test_notes_on_many_files_name_them(run: Run) -> None:

@@ -189,7 +189,8 @@ class Cluster:
         from distributed import wait
 
         try:
-            done = wait(list(flying), timeout=LOOK, return_when="FIRST_COMPLETED").done
+            with self._client.as_current():
+                done = wait(list(flying), timeout=LOOK, return_when="FIRST_COMPLETED").done
         except TimeoutError:
             if self._client.status != "running":
                 raise self._lost() from None

@@ -39,7 +39,8 @@ h2 { font-size: 18px; font-weight: 600; margin: 34px 0 10px; padding-top: 12px; 
 h3 { font-size: 14.5px; font-weight: 600; margin: 0 0 4px; overflow-wrap: anywhere; }
 p { margin: 4px 0; max-width: 100ch; } .soft { color: var(--soft); } .odd { color: var(--odd); font-weight: 600; }
 .small { font-size: 12.5px; line-height: 1.35; }
-table { border-collapse: collapse; align-self: start; justify-self: start; font-variant-numeric: tabular-nums; font-size: 13px; }
+table { border-collapse: collapse; align-self: start; justify-self: start; font-size: 13px;
+  font-variant-numeric: tabular-nums; }
 th { font-weight: 400; color: var(--soft); text-align: left; }
 th, td { padding: 1px 12px 1px 0; vertical-align: middle; }
 td { white-space: nowrap; }
