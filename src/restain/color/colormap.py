@@ -20,6 +20,7 @@ COLORS = 1 << 24
 _READY = np.uint32(1 << 24)  # as in kernels.py, which is not imported before pixels are at hand
 _CODE = np.uint32(COLORS - 1)  # the bits of an entry that hold the result
 _CHUNK = 1 << 15  # colours evaluated at a time: their float64 intermediates stay near the cache
+_BAND = 1 << 22  # pixels whose colours are evaluated together
 _LEAST_CHUNK = 1 << 12  # below, starting a thread costs more than it saves
 
 ColorFunction = Callable[[RGB8], NDArray[np.float64]]
@@ -142,12 +143,10 @@ class ColorMap:
             pixels = pixels.copy()  # an overlap: a pixel could be overwritten before it is read
         if self._function is None:
             kernels.apply_table(self._packed, pixels, out)
-        elif np.may_share_memory(pixels, out):
-            self._evaluate_missing(pixels)  # beforehand: a failed attempt would overwrite its own input
-            kernels.apply_table(self._packed, pixels, out)
-        elif not kernels.apply_table(self._packed, pixels, out):
-            self._evaluate_missing(pixels)
-            kernels.apply_table(self._packed, pixels, out)
+            return out
+        rows = max(_BAND // max(pixels.shape[1], 1), 1)
+        for top in range(0, pixels.shape[0], rows):
+            self._apply_lazily(pixels[top : top + rows], out[top : top + rows])
         return out
 
     @property
@@ -224,6 +223,23 @@ class ColorMap:
     def __repr__(self) -> str:
         share = np.count_nonzero(self._packed) / COLORS
         return f"ColorMap({share:.0%} of {COLORS:,} colours evaluated)"
+
+    def evaluate(self, codes: NDArray[np.uint32]) -> None:
+        """Evaluate colours that will occur, by their codes (n,), all at once and in threads; a compiled map has them."""
+        self._evaluate_missing(unpack(codes)[None])
+
+    def _apply_lazily(self, pixels: RGB8, out: RGB8) -> None:
+        """Map what is evaluated in one pass, then evaluate and map the others; works in place, too."""
+        from restain.color import kernels
+
+        waiting = np.empty(pixels.shape[0] * pixels.shape[1], np.uint32)
+        count = kernels.apply_ready(self._packed, pixels, out, waiting)
+        if count:
+            places = np.divmod(waiting[:count], np.uint32(pixels.shape[1]))
+            colors = out[places][None]
+            self._evaluate_missing(colors)
+            kernels.apply_table(self._packed, colors, colors)
+            out[places] = colors[0]
 
     def _evaluate_missing(self, pixels: RGB8) -> None:
         from restain.color import kernels

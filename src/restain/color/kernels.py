@@ -67,6 +67,33 @@ def apply_table(table: NDArray[np.uint32], image: NDArray[np.uint8], out: NDArra
 
 
 @_kernel
+def apply_ready(
+    table: NDArray[np.uint32], image: NDArray[np.uint8], out: NDArray[np.uint8], waiting: NDArray[np.uint32]
+) -> int:
+    """`apply_table` where entries are ready; elsewhere `out` gets the pixel as it is, and `waiting` its number.
+
+    Pixels are numbered in reading order. Returns how many wait.
+    """
+    count = 0
+    columns = image.shape[1]
+    for row in range(image.shape[0]):
+        for column in range(columns):
+            red, green, blue = image[row, column, 0], image[row, column, 1], image[row, column, 2]
+            value = table[(np.uint32(red) << np.uint32(16)) | (np.uint32(green) << np.uint32(8)) | np.uint32(blue)]
+            if value & READY:
+                out[row, column, 0] = np.uint8((value >> np.uint32(16)) & np.uint32(255))
+                out[row, column, 1] = np.uint8((value >> np.uint32(8)) & np.uint32(255))
+                out[row, column, 2] = np.uint8(value & np.uint32(255))
+            else:
+                out[row, column, 0] = red
+                out[row, column, 1] = green
+                out[row, column, 2] = blue
+                waiting[count] = row * columns + column
+                count += 1
+    return count
+
+
+@_kernel
 def list_missing(table: NDArray[np.uint32], image: NDArray[np.uint8], missing: NDArray[np.uint32]) -> int:
     """Write the codes that occur but are not ready to `missing`, each once; return how many."""
     count = 0

@@ -21,6 +21,9 @@ from restain.slides.reader import Mask, Slide, open_slide
 TISSUE_DENSITY = 0.12
 """Optical density, in any channel and against the white point, from which a thumbnail pixel shows tissue."""
 
+LEAST_VIEW, LARGEST_VIEW = 1000, 2048
+"""Pixels of a thumbnail's longer side, for tissue to be found on it."""
+
 FULL_TILE = 0.5
 """Share of a tile that shows tissue from which one tile is as good as another to measure norm statistics on."""
 
@@ -127,23 +130,40 @@ def find_tissue(slide: Slide, tile: int) -> tuple[NDArray[np.bool_], NDArray[np.
 
 def _see(slide: Slide) -> tuple[Mask, Mask]:
     """Which pixels of a slide's thumbnail are stained, and which are no padding."""
-    thumbnail, known = slide.thumbnail()
+    # A level of the slide that is about as large as a thumbnail need not be made from a larger one.
+    small = (max(size) for size in slide.level_dimensions if LEAST_VIEW <= max(size) <= LARGEST_VIEW)
+    thumbnail, known = slide.thumbnail(next(small, LARGEST_VIEW))
     white = find_white_point(ColorHistogram.from_image(thumbnail, mask=known)).level
-    stained = ((thumbnail + 1.0) / (white + 1.0)).min(axis=2) < np.exp(-TISSUE_DENSITY)
+    # (level + 1) / (white + 1) below exp(−density), for levels that are whole numbers.
+    limits = np.clip(np.ceil((white + 1.0) * np.exp(-TISSUE_DENSITY) - 1.0), 0, 255).astype(np.uint8)
+    stained = np.zeros(thumbnail.shape[:2], np.bool_)
+    for channel, limit in enumerate(limits):
+        stained |= thumbnail[..., channel] < limit
     real = np.ones(stained.shape, np.bool_) if known is None else known
     return stained & real, real
 
 
 def _any_in_tiles(mask: NDArray[np.bool_], rows: int, columns: int, tall: float, wide: float) -> NDArray[np.bool_]:
     """Whether any thumbnail pixel that touches a tile is set; `tall`, `wide` are the slide's sides in tiles."""
-    grid = np.zeros((rows, columns), np.bool_)
-    y, x = np.nonzero(mask)
-    for dy in (0, 1):
-        for dx in (0, 1):  # a thumbnail pixel may span several tiles: both of its ends count
-            row = np.minimum(((y + dy) * (tall / mask.shape[0]) - 1e-9 * dy).astype(np.int64), rows - 1)
-            column = np.minimum(((x + dx) * (wide / mask.shape[1]) - 1e-9 * dx).astype(np.int64), columns - 1)
-            grid[row, column] = True
-    return grid
+    total = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), np.int64)
+    np.cumsum(np.cumsum(mask, axis=0, dtype=np.int64), axis=1, out=total[1:, 1:])
+    top, bottom = _touching(mask.shape[0], rows, tall)
+    left, right = _touching(mask.shape[1], columns, wide)
+    inside = total[bottom][:, right] - total[top][:, right] - total[bottom][:, left] + total[top][:, left]
+    found: NDArray[np.bool_] = inside > 0
+    return found
+
+
+def _touching(pixels: int, tiles: int, span: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of each tile along an axis, the first thumbnail pixel that touches it and the one after the last.
+
+    A thumbnail pixel may span several tiles: both of its ends count.
+    """
+    edges = np.arange(pixels + 1) * (span / pixels)
+    first = np.minimum(edges[:-1].astype(np.int64), tiles - 1)
+    last = np.minimum((edges[1:] - 1e-9).astype(np.int64), tiles - 1)
+    numbers = np.arange(tiles)
+    return np.searchsorted(last, numbers, side="left"), np.searchsorted(first, numbers, side="right")
 
 
 def _choose(grid: NDArray[np.bool_], most: int, generator: np.random.Generator) -> list[tuple[int, int]]:
