@@ -27,8 +27,10 @@ from restain.terminal import (
 )
 
 if TYPE_CHECKING:
+    from restain.color.histogram import ColorHistogram
     from restain.methods.base import Normalizer
     from restain.slides.batch import BatchSettings, Failure
+    from restain.slides.icc import Icc
     from restain.slides.separate import SeparationResult
 
 app = App(
@@ -58,6 +60,7 @@ def normalize(
     json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
     associated: Literal["drop", "keep"] = "drop",
+    icc: Literal["keep", "srgb"] = "keep",
     workers: int | None = None,
     quality: int = 90,
     subsampling: Literal["444", "422", "420"] = "444",
@@ -100,6 +103,8 @@ def normalize(
         Replace existing outputs.
     associated: str
         Label and macro images of slides: labels carry patients' names.
+    icc: str
+        Convert sources and reference to sRGB by their ICC profiles first (srgb), or take pixels as they are (keep).
     workers: int
         Threads; one a core by default. The result does not depend on it.
     quality: int
@@ -127,6 +132,7 @@ def normalize(
         seed=seed,
         pyramid=PyramidSettings(tile_size, quality, subsampling, compression),
         associated=associated,
+        icc=icc,
         overwrite=overwrite,
         workers=workers,
     )
@@ -142,7 +148,7 @@ def normalize(
     fitted = (
         _method(method or "macenko", background)
         if target_consensus
-        else _fitted(method, target, normalizer, background)
+        else _fitted(method, target, normalizer, background, icc)
     )
     results: list[Reported] = []
     failures: list[Failure] = []
@@ -182,6 +188,7 @@ def fit(
     output: Annotated[Path, Parameter(name=["--output", "-o"])],
     method: str = "macenko",
     background: Background | None = None,
+    icc: Literal["keep", "srgb"] = "keep",
     overwrite: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Learn a reference appearance and save it as a normalizer.
@@ -196,11 +203,14 @@ def fit(
         One of `restain methods`.
     background: str
         What becomes of glass; see `restain normalize`.
+    icc: str
+        Convert the reference to sRGB by its ICC profile first (srgb), or take its pixels as they are (keep).
     overwrite: bool
         Replace an existing output.
     """
     _check_normalizer_path(output, reference, overwrite)
-    fitted = _method(method, background).fit(reference if len(reference) > 1 else reference[0])
+    wanted = reference if len(reference) > 1 else reference[0]
+    fitted = _method(method, background).fit(_reference(wanted, icc))
     fitted.save(output, overwrite=overwrite)
     print(f"{output}: {fitted.name}, {appearance_line(fitted)}")
     return 0
@@ -695,14 +705,26 @@ def _method(name: str, background: Background | None) -> "Normalizer":
     return METHODS[name]() if background is None else METHODS[name](background=background)
 
 
-def _fitted(method: str | None, target: str | None, saved: Path | None, background: Background | None) -> "Normalizer":
+def _fitted(
+    method: str | None, target: str | None, saved: Path | None, background: Background | None, icc: "Icc"
+) -> "Normalizer":
     from restain.saved import load_with
 
     if saved is None:
-        return _method(method or "macenko", background).fit(target or "he")
+        return _method(method or "macenko", background).fit(_reference(target or "he", icc))
     if method is not None or target is not None:
         raise InputError("--normalizer already holds a method and its reference; leave out --method and --target")
-    return load_with(saved, background)
+    fitted = load_with(saved, background)
+    if icc == "srgb" and fitted.reference_ is not None and fitted.reference_.icc_profile is not None:
+        raise InputError(f"{saved} was fitted in its reference's own colours; fit it again with --icc srgb")
+    return fitted
+
+
+def _reference(reference: str | list[str], icc: "Icc") -> "str | list[str] | ColorHistogram":
+    """What a method is to be fitted to; read here only where it is to be converted."""
+    from restain.references import read_reference
+
+    return reference if icc == "keep" else read_reference(reference, icc=icc)
 
 
 def _images(files: list[Path], root: Path, output: Path) -> list[Path]:

@@ -16,25 +16,28 @@ from restain.profiles import load_profile, profile_names
 from restain.slides.batch import SLIDE_PIXELS, is_image
 from restain.slides.dicom_folder import one_of_each_series
 from restain.slides.folders import checksum, is_slide_folder
+from restain.slides.icc import Icc, check_icc, histogram_in_srgb
 from restain.slides.image_reader import ImageSlide
 from restain.slides.reader import open_slide
 from restain.slides.sample import sample_slide, sample_tiles_of
 
 
-def read_reference(reference: Any) -> ColorHistogram:
+def read_reference(reference: Any, *, icc: Icc = "keep") -> ColorHistogram:
     """Read and count the colours of a reference.
 
     Args:
         reference: a profile's name, a path to an image, slide, saved histogram or folder of images, a glob pattern,
             or a list of any of these and of image arrays. A profile's name wins over a file of that name only where
             no such file exists.
+        icc: "srgb" converts each part to sRGB by its ICC profile, "keep" does not.
 
     Raises:
         SlideError: a file cannot be read. InputError: nothing is there under that name.
     """
+    check_icc(icc)
     if not isinstance(reference, (list, tuple)):
-        return _one(reference)
-    merged = ColorHistogram.merged(_one(item) for item in reference)
+        return _one(reference, icc)
+    merged = ColorHistogram.merged(_one(item, icc) for item in reference)
     return replace(merged, provenance=_summary(merged.provenance))
 
 
@@ -78,29 +81,34 @@ def _below(folder: Path) -> Iterator[Path]:
                 yield Path(place, name)
 
 
-def _one(reference: Any) -> ColorHistogram:
+def _one(reference: Any, icc: Icc) -> ColorHistogram:
     if not isinstance(reference, (str, os.PathLike)):
-        return reference if isinstance(reference, ColorHistogram) else ColorHistogram.from_image(reference)
+        found = reference if isinstance(reference, ColorHistogram) else ColorHistogram.from_image(reference)
+        return _converted(found, icc)
     path = Path(reference)
     if not path.exists() and str(reference) in profile_names():
-        return load_profile(str(reference))
+        return _converted(load_profile(str(reference)), icc)
     files = find_files(reference)
     if not files:
         names = ", ".join(profile_names())
         raise InputError(f"{reference} names no file, folder or pattern with files, nor a profile ({names})")
     if len(files) == 1:
-        return _file(files[0])
+        return _file(files[0], icc)
     images = [file for file in files if is_image(file) or file.suffix == ".safetensors"]
     if not images:
         raise InputError(f"none of {len(files)} files in {reference} has the extension of an image or slide")
-    merged = ColorHistogram.merged(_file(file) for file in images)
+    merged = ColorHistogram.merged(_file(file, icc) for file in images)
     return replace(merged, provenance=_summary(merged.provenance))
 
 
-def _file(path: Path) -> ColorHistogram:
+def _converted(histogram: ColorHistogram, icc: Icc) -> ColorHistogram:
+    return histogram_in_srgb(histogram) if icc == "srgb" else histogram
+
+
+def _file(path: Path, icc: Icc) -> ColorHistogram:
     if path.suffix == ".safetensors":
-        return ColorHistogram.load(path)
-    with open_slide(path) as slide:
+        return _converted(ColorHistogram.load(path), icc)
+    with open_slide(path, icc=icc) as slide:
         if isinstance(slide, ImageSlide) and slide.pixels.size <= 3 * SLIDE_PIXELS:
             histogram = ColorHistogram.from_image(slide.pixels, mask=slide.mask)
             histogram = replace(histogram, icc_profile=slide.icc_profile)

@@ -20,6 +20,7 @@ from restain.methods.base import Appearance, Normalizer
 from restain.slides.codecs import PyramidSettings
 from restain.slides.folders import is_slide_folder
 from restain.slides.formats import pyramid_format, stem_of
+from restain.slides.icc import Icc
 from restain.slides.image_reader import WRITTEN, ImageSlide, encode_image, writes_alpha
 from restain.slides.pipeline import (
     Associated,
@@ -52,6 +53,7 @@ class BatchSettings:
     seed: int = 0
     pyramid: PyramidSettings = field(default_factory=PyramidSettings)
     associated: Associated = "drop"
+    icc: Icc = "keep"
     overwrite: bool = False
     workers: int | None = None
 
@@ -116,7 +118,7 @@ def normalize_file(
         SlideError, OutputError: as `normalize_slide`; also for a slide that is to be written as a plain image.
     """
     check_paths(source, output, settings.overwrite)
-    with open_slide(source) as slide:
+    with open_slide(source, icc=settings.icc) as slide:
         if not is_sampled(slide, output):
             return _normalize_image(slide, output, normalizer, settings, appearance)
         return normalize_slide(
@@ -247,7 +249,7 @@ def estimate_together(
     share = max(settings.max_pixels // max(len(sources), 1), 1)
     for source in sources:
         try:
-            with open_slide(source) as slide:
+            with open_slide(source, icc=settings.icc) as slide:
                 if isinstance(slide, ImageSlide):
                     parts.append(ColorHistogram.from_image(slide.pixels, mask=slide.mask))
                 else:

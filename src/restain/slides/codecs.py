@@ -48,7 +48,7 @@ class PyramidSettings:
             raise InputError(f"got subsampling={self.subsampling!r}; wanted one of {', '.join(SUBSAMPLINGS)}")
         if self.compression is not None:
             check_compression(self.format, self.compression)
-        if self.codec != "jpeg" and self.subsampling != "444" and self.compression is not None:
+        if self.codec != "jpeg" and self.subsampling != "444":
             raise InputError(f"got subsampling={self.subsampling!r} for {self.codec}; only JPEG can be told that")
 
     @property

@@ -76,9 +76,9 @@ def format_of(path: str | os.PathLike[str]) -> str:
     """
     format = pyramid_format(path)
     if format is None:
-        endings = ", ".join(suffix for suffix, _ in reversed(_BY_SUFFIX))
+        usual = ", ".join(format.suffixes[0] for format in FORMATS.values())
         name = Path(path).name
-        raise OutputError(f"slides are written as pyramids; name an output that ends in {endings}, not {name}")
+        raise OutputError(f"slides are written as pyramids; name an output that ends in {usual}, not {name}")
     return format
 
 

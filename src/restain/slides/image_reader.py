@@ -43,7 +43,8 @@ class ImageSlide(Slide):
         super().__init__(path, f"image: {image.format}")
         self.pyramidal = False
         self.mode = image.mode
-        self.icc_profile = image.info.get("icc_profile") if image.mode in ("RGB", "RGBA") else None
+        if image.mode in ("RGB", "RGBA"):
+            self._believe_profile(image.info.get("icc_profile"))
         self.dpi: tuple[float, float] | None = image.info.get("dpi")
         frames = getattr(image, "n_frames", 1)
         if frames > 1:

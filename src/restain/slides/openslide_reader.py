@@ -61,9 +61,10 @@ class OpenSlideSlide(Slide):
         self.objective_power = power or written_objective_power(properties.get("tiff.ImageDescription", ""))
         try:
             profile = handle.color_profile
-            self.icc_profile = profile.tobytes() if profile is not None else None
-        except (ImageCms.PyCMSError, OSError) as error:
-            self._note(f"the ICC profile of {path.name} is damaged and taken as sRGB ({error})")
+        except (ImageCms.PyCMSError, OSError):
+            self._believe_profile(b"damaged")
+        else:
+            self._believe_profile(profile.tobytes() if profile is not None else None)
         images = handle.associated_images
         self.associated_images = {name: partial(self._associated, name) for name in images}
         self._tiles: JpegTiles | None = None

@@ -31,7 +31,7 @@ from restain.methods.windows import WindowMap, stream_blocks
 from restain.slides.codecs import EncodedTile, PyramidSettings, encode_tile
 from restain.slides.cutter import Cutter
 from restain.slides.folders import refuse_output
-from restain.slides.icc import srgb_profile
+from restain.slides.icc import Icc, srgb_profile
 from restain.slides.reader import Mask, Slide, open_slide
 from restain.slides.sample import estimate_slide, sample_slide
 from restain.slides.writer import settings_for, write_pyramid
@@ -40,7 +40,13 @@ Associated = Literal["drop", "keep"]
 Progress = Callable[[str, int, int], None]
 """Called with a stage ("estimate", "normalize"), the pixels done and the pixels in all."""
 
-KEPT_PROPERTIES = ("openslide.vendor", "openslide.objective-power", "aperio.AppMag", "hamamatsu.SourceLens")
+KEPT_PROPERTIES = (
+    "openslide.vendor",
+    "openslide.objective-power",
+    "aperio.AppMag",
+    "hamamatsu.SourceLens",
+    "restain.icc",
+)
 """What of the source's metadata travels. Names, dates, users and barcodes do not: they can identify a patient."""
 
 
@@ -67,6 +73,7 @@ def normalize_slide(
     seed: int = 0,
     settings: PyramidSettings | None = None,
     associated: Associated = "drop",
+    icc: Icc = "keep",
     overwrite: bool = False,
     workers: int | None = None,
     progress: Progress | None = None,
@@ -83,6 +90,8 @@ def normalize_slide(
         seed: of the sample.
         settings: tile size and compression of the output.
         associated: "keep" copies label and macro images (labels carry patients' names), "drop" does not.
+        icc: "srgb" converts the slide to sRGB by its ICC profile first (a slide that is open is taken as it is); the
+            reference should have been too. "keep" does not.
         overwrite: replace an existing output.
         workers: threads; None for one a core. Pixels are the same whatever their number.
         progress: called from this thread as work advances.
@@ -96,7 +105,7 @@ def normalize_slide(
     if associated not in get_args(Associated):
         raise InputError(f"got associated={associated!r}; wanted drop or keep")
     if not isinstance(source, Slide):
-        with open_slide(source) as slide:
+        with open_slide(source, icc=icc) as slide:
             return normalize_slide(
                 slide,
                 output,

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,7 @@ class Slide:
         mpp: (x, y) micrometres per level-0 pixel, None where unknown or implausible.
         objective_power: magnification of the objective, None where unknown.
         icc_profile: None for sRGB.
+        icc_error: what is wrong with the file's profile, whose pixels are then taken as sRGB; None if nothing is.
         properties: everything else the file says, as text.
         associated_images: label, macro, thumbnail by name; each is read when asked for.
         notes: what of the file's own claims was not believed; each was also issued as a `SlideWarning`.
@@ -57,6 +58,7 @@ class Slide:
         self.mpp: tuple[float, float] | None = None
         self.objective_power: float | None = None
         self.icc_profile: bytes | None = None
+        self.icc_error: str | None = None
         self.properties: Mapping[str, str] = {}
         self.associated_images: Mapping[str, Callable[[], RGB8]] = {}
         self.notes: list[str] = []
@@ -120,6 +122,18 @@ class Slide:
         self.notes.append(message)
         warnings.warn(message, SlideWarning, stacklevel=2)
 
+    def _believe_profile(self, profile: bytes | None) -> None:
+        """Set `icc_profile` if it can be that of RGB pixels; note it where it cannot."""
+        from restain.slides.icc import profile_error
+
+        if not profile:
+            return
+        self.icc_error = profile_error(profile)
+        if self.icc_error is None:
+            self.icc_profile = profile
+        else:
+            self._note(f"the ICC profile of {self.path.name} is {self.icc_error}; its pixels are taken as sRGB")
+
     def close(self) -> None:
         """Release the file."""
 
@@ -174,19 +188,38 @@ def damaged(name: str, piece: Piece, level: int, reason: object) -> str:
     return f"{name} is damaged in the tile {where} (x, y in level-0 pixels): {reason}"
 
 
-def open_slide(path: str | os.PathLike[str] | Slide) -> Slide:
+def open_slide(path: str | os.PathLike[str] | Slide, *, icc: Literal["keep", "srgb"] = "keep") -> Slide:
     """Open a slide or image: OpenSlide's formats, other tiled or pyramidal TIFF, plain images, tried in this order.
 
     A folder is opened if it is an OME-Zarr, or holds the instances of one DICOM slide.
 
+    Args:
+        path: of a file or folder; an opened slide is returned as it is.
+        icc: "srgb" to convert pixels to sRGB by the file's ICC profile, "keep" to leave them.
+
     Raises:
-        SlideError: there is no such file, or none of the readers knows it; the message says what to do.
+        SlideError: there is no such file, none of the readers knows it, or its profile cannot be converted; the message
+            says what to do.
     """
+    from restain.slides.icc import check_icc, slide_in_srgb
+
+    check_icc(icc)
+    if isinstance(path, Slide):
+        return path
+    slide = _open_as_it_is(path)
+    if icc == "srgb":
+        try:
+            slide = slide_in_srgb(slide)
+        except SlideError:
+            slide.close()
+            raise
+    return slide
+
+
+def _open_as_it_is(path: str | os.PathLike[str]) -> Slide:
     from restain.slides import image_reader, openslide_reader, tiff_reader
     from restain.slides.claims import check_tiff, is_tiff
 
-    if isinstance(path, Slide):
-        return path
     path = Path(path)
     if path.is_dir():
         return _open_folder(path)

@@ -131,11 +131,12 @@ class ZarrSlide(Slide):
         self.properties = {**self.properties, "restain.description": description}
         power = ours.get("objective_power")
         self.objective_power = float(power) if isinstance(power, (int, float)) else written_objective_power(description)
-        try:
-            profile = ours.get("icc_profile")
-            self.icc_profile = base64.b64decode(profile, validate=True) if profile is not None else None
-        except (binascii.Error, TypeError, ValueError) as error:
-            self.notes.append(f"the ICC profile of {self.path.name} is damaged and taken as sRGB ({error})")
+        profile = ours.get("icc_profile")
+        if profile is not None:
+            try:
+                self._believe_profile(base64.b64decode(profile, validate=True))
+            except (binascii.Error, TypeError, ValueError):
+                self._believe_profile(b"no base64")
         names = ours.get("associated", [])
         self.associated_images = {str(name): partial(self._associated, group, str(name)) for name in names}
 
