@@ -61,6 +61,7 @@ def normalize(
     overwrite: Annotated[bool, Parameter(negative="")] = False,
     associated: Literal["drop", "keep"] = "drop",
     icc: Literal["keep", "srgb"] = "keep",
+    on_error: Literal["stop", "skip", "fill"] = "stop",
     workers: int | None = None,
     quality: int = 90,
     subsampling: Literal["444", "422", "420"] = "444",
@@ -105,6 +106,8 @@ def normalize(
         Label and macro images of slides: labels carry patients' names.
     icc: str
         Convert sources and reference to sRGB by their ICC profiles first (srgb), or take pixels as they are (keep).
+    on_error: str
+        Where a tile of a slide is damaged: stop with an error, skip it (it becomes padding), or fill it with glass.
     workers: int
         Threads; one a core by default. The result does not depend on it.
     quality: int
@@ -133,6 +136,7 @@ def normalize(
         pyramid=PyramidSettings(tile_size, quality, subsampling, compression),
         associated=associated,
         icc=icc,
+        on_error=on_error,
         overwrite=overwrite,
         workers=workers,
     )

@@ -33,7 +33,7 @@ from restain.slides.pipeline import (
     notes,
     output_profile,
 )
-from restain.slides.reader import Mask, Slide, open_slide
+from restain.slides.reader import Mask, OnError, Slide, open_slide
 
 Estimate = Literal["image", "folder"]
 
@@ -54,6 +54,7 @@ class BatchSettings:
     pyramid: PyramidSettings = field(default_factory=PyramidSettings)
     associated: Associated = "drop"
     icc: Icc = "keep"
+    on_error: OnError = "stop"
     overwrite: bool = False
     workers: int | None = None
 
@@ -118,7 +119,7 @@ def normalize_file(
         SlideError, OutputError: as `normalize_slide`; also for a slide that is to be written as a plain image.
     """
     check_paths(source, output, settings.overwrite)
-    with open_slide(source, icc=settings.icc) as slide:
+    with open_slide(source, icc=settings.icc, on_error=settings.on_error) as slide:
         if not is_sampled(slide, output):
             return _normalize_image(slide, output, normalizer, settings, appearance)
         return normalize_slide(
@@ -249,7 +250,7 @@ def estimate_together(
     share = max(settings.max_pixels // max(len(sources), 1), 1)
     for source in sources:
         try:
-            with open_slide(source, icc=settings.icc) as slide:
+            with open_slide(source, icc=settings.icc, on_error=settings.on_error) as slide:
                 if isinstance(slide, ImageSlide):
                     parts.append(ColorHistogram.from_image(slide.pixels, mask=slide.mask))
                 else:

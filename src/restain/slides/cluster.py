@@ -179,7 +179,7 @@ class Cluster:
             return submit(_on_worker, function, job, work, pure=False, key=_key(function, job))
         plan = submit(_on_worker, plan_one, job, work, pure=False, key=_key(plan_one, job))
         counts = [
-            submit(_on_worker, count_one, job, plan, part, parts, pure=False, key=_key(count_one, job))
+            submit(_on_worker, count_one, job, work, plan, part, parts, pure=False, key=_key(count_one, job))
             for part in range(parts)
         ]
         return submit(_on_worker, function, job, work, plan, counts, pure=False, key=_key(function, job))

@@ -20,7 +20,7 @@ from restain.slides.batch import BatchSettings, Failure, is_sampled, normalize_f
 from restain.slides.consensus import Share
 from restain.slides.folders import checksum
 from restain.slides.pipeline import Progress, describe
-from restain.slides.reader import open_slide
+from restain.slides.reader import Slide, open_slide
 from restain.slides.sample import SamplePlan, count_tiles, finish_sample, plan_sample, sample_slide
 
 Result = TypeVar("Result")
@@ -110,7 +110,7 @@ def normalize_one(
                 normalizer,
                 replace(work.settings, overwrite=job.replace),
                 appearance=work.appearance,
-                histogram=_counted(job, plan, parts),
+                histogram=_counted(job, work.settings, plan, parts),
                 progress=progress,
             )
         return Done(
@@ -131,7 +131,7 @@ def measure_one(
     """A slide's share of the cohort's consensus; arguments as `normalize_one`."""
 
     def measure() -> Share:
-        histogram = _counted(job, plan, parts)
+        histogram = _counted(job, work.settings, plan, parts)
         return Share.of(_sampled(job, work.settings) if histogram is None else histogram)
 
     return _or_failure(job, measure)
@@ -141,7 +141,7 @@ def plan_one(job: Job, work: Work) -> Plan:
     """Which tiles a slide's sample has; None for a plain image, which is counted whole where it is mapped."""
 
     def plan() -> SamplePlan | None:
-        with open_slide(job.source) as slide:
+        with _opened(job, work.settings) as slide:
             if not is_sampled(slide, job.output):
                 return None
             return plan_sample(slide, max_pixels=work.settings.max_pixels, seed=work.settings.seed)
@@ -149,19 +149,19 @@ def plan_one(job: Job, work: Work) -> Plan:
     return _or_failure(job, plan)
 
 
-def count_one(job: Job, plan: Plan, part: int, of: int) -> Part:
+def count_one(job: Job, work: Work, plan: Plan, part: int, of: int) -> Part:
     """One part of a slide's sample: colours and their counts, which are added up."""
     if not isinstance(plan, SamplePlan):
         return plan
 
     def count() -> ColorHistogram:
-        with open_slide(job.source) as slide:
+        with _opened(job, work.settings) as slide:
             return count_tiles(slide, plan.tiles[part::of], plan.tile, workers=1)
 
     return _or_failure(job, count)
 
 
-def _counted(job: Job, plan: Plan, parts: Sequence[Part]) -> ColorHistogram | None:
+def _counted(job: Job, settings: BatchSettings, plan: Plan, parts: Sequence[Part]) -> ColorHistogram | None:
     """The sample that was counted in parts; None where none was."""
     for item in (plan, *parts):
         if isinstance(item, Failure):
@@ -169,17 +169,22 @@ def _counted(job: Job, plan: Plan, parts: Sequence[Part]) -> ColorHistogram | No
     if not isinstance(plan, SamplePlan):
         return None
     counts = [part for part in parts if isinstance(part, ColorHistogram)]
-    with open_slide(job.source) as slide:
+    with _opened(job, settings) as slide:
         return finish_sample(slide, plan, functools.reduce(operator.add, counts))
 
 
 def _sampled(job: Job, settings: BatchSettings) -> ColorHistogram:
     """The colours that `normalize_file` estimates from."""
-    with open_slide(job.source) as slide:
+    with _opened(job, settings) as slide:
         if is_sampled(slide, job.output):
             return sample_slide(slide, max_pixels=settings.max_pixels, seed=settings.seed, workers=settings.workers)
         pixels, known = slide.read_region((0, 0), 0, slide.dimensions)
         return replace(ColorHistogram.from_image(pixels, mask=known), icc_profile=slide.icc_profile)
+
+
+def _opened(job: Job, settings: BatchSettings) -> Slide:
+    """As `normalize_file` opens it."""
+    return open_slide(job.source, icc=settings.icc, on_error=settings.on_error)
 
 
 def _or_failure(job: Job, work: Callable[[], Result]) -> Result | Failure:

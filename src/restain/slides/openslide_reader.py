@@ -17,7 +17,7 @@ from restain.color.images import RGB8, as_rgb8
 from restain.errors import SlideError
 from restain.slides.claims import check_size, check_tile
 from restain.slides.jpeg_tiles import JpegTiles, open_jpeg_tiles
-from restain.slides.reader import Mask, Piece, Slide, damaged, pieces
+from restain.slides.reader import Mask, Slide, damaged, pieces
 
 PLAIN_TIFF = ("generic-tiff", "aperio")
 """Vendors whose levels are pages of tiles without gaps, overlaps or offsets."""
@@ -78,6 +78,18 @@ class OpenSlideSlide(Slide):
                 pixels = self._tiles.read(level, int(left), int(top), *size)
                 if pixels is not None:
                     return pixels, None
+        return self._through_openslide(location, level, size)
+
+    def read_tile(self, location: tuple[int, int], size: tuple[int, int], out: RGB8) -> tuple[RGB8, Mask | None]:
+        if self._tiles is not None:
+            pixels = self._tiles.read(0, *location, *size, out)
+            if pixels is not None:
+                return pixels, None
+        return self._through_openslide(location, 0, size)
+
+    def _through_openslide(
+        self, location: tuple[int, int], level: int, size: tuple[int, int]
+    ) -> tuple[RGB8, Mask | None]:
         rgba = self.read_rgba(location, level, size)
         known = rgba[..., 3] == 255
         if known.all():
@@ -89,40 +101,36 @@ class OpenSlideSlide(Slide):
         handle = self._handle
         try:
             return np.array(handle.read_region(location, level, size))
-        except openslide.OpenSlideError as error:
-            return self._read_anew(handle, error, location, level, size)
+        except openslide.OpenSlideError:
+            return self._read_anew(location, level, size)
 
-    def _read_anew(
-        self,
-        handle: openslide.OpenSlide,
-        error: Exception,
-        location: tuple[int, int],
-        level: int,
-        size: tuple[int, int],
-    ) -> NDArray[np.uint8]:
+    def _read_anew(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
         """Read with a new handle: after one error OpenSlide refuses everything, whichever thread met it, wherever.
 
-        The old one is closed when the last thread has let go of it.
+        No other thread has the new one while it is tried. The old one is closed when the last has let go of it.
         """
-
-        def read(piece: Piece) -> NDArray[np.uint8]:
-            return np.array(self._handle.read_region(piece.location, level, piece.size))
-
         with self._mending:
-            whole = Piece(location, size, location)
-            for piece in (whole, *pieces(self, location, level, size)):
+            handle = self._opened_again()
+            try:
+                rgba = np.array(handle.read_region(location, level, size))
+                self._handle = handle
+                return rgba
+            except openslide.OpenSlideError as error:
+                self._handle = self._opened_again()
+                reason = error
+            handle = self._opened_again()
+            for piece in pieces(self, location, level, size):
                 try:
-                    if self._handle is handle:
-                        self._handle = openslide.OpenSlide(str(self.path))
-                    rgba = read(piece)
-                except openslide.OpenSlideError as told:
-                    handle, error = self._handle, told
-                    if piece is not whole:
-                        raise SlideError(damaged(self.path.name, piece, level, error)) from None
-                else:
-                    if piece is whole:
-                        return rgba
-        raise SlideError(f"{self.path.name} is damaged near {location}: {error}")
+                    handle.read_region(piece.location, level, piece.size)
+                except openslide.OpenSlideError as error:
+                    raise SlideError(damaged(self.path.name, piece, level, error)) from None
+        raise SlideError(f"{self.path.name} is damaged near {location}: {reason}")
+
+    def _opened_again(self) -> openslide.OpenSlide:
+        try:
+            return openslide.OpenSlide(str(self.path))
+        except (openslide.OpenSlideError, OSError) as error:
+            raise SlideError(f"{self.path} cannot be opened again after a tile could not be read: {error}") from None
 
     def close(self) -> None:
         self._handle.close()

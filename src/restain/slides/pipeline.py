@@ -11,6 +11,7 @@ the network takes.
 
 import json
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -31,8 +32,9 @@ from restain.methods.windows import WindowMap, stream_blocks
 from restain.slides.codecs import EncodedTile, PyramidSettings, encode_tile
 from restain.slides.cutter import Cutter
 from restain.slides.folders import refuse_output
+from restain.slides.forgiving import ForgivingSlide
 from restain.slides.icc import Icc, srgb_profile
-from restain.slides.reader import Mask, Slide, open_slide
+from restain.slides.reader import Mask, OnError, Slide, open_slide
 from restain.slides.sample import estimate_slide, sample_slide
 from restain.slides.writer import settings_for, write_pyramid
 
@@ -62,6 +64,10 @@ class SlideResult:
     warnings: tuple[str, ...]
 
 
+MOST_UNIFORM = 64
+"""Colours whose uniform tiles are kept encoded."""
+
+
 def normalize_slide(
     source: str | os.PathLike[str] | Slide,
     output: str | os.PathLike[str],
@@ -74,6 +80,7 @@ def normalize_slide(
     settings: PyramidSettings | None = None,
     associated: Associated = "drop",
     icc: Icc = "keep",
+    on_error: OnError = "stop",
     overwrite: bool = False,
     workers: int | None = None,
     progress: Progress | None = None,
@@ -92,6 +99,8 @@ def normalize_slide(
         associated: "keep" copies label and macro images (labels carry patients' names), "drop" does not.
         icc: "srgb" converts the slide to sRGB by its ICC profile first (a slide that is open is taken as it is); the
             reference should have been too. "keep" does not.
+        on_error: of damaged tiles: "stop" raises `SlideError`, "skip" leaves them out as padding, "fill" makes them
+            glass; in a slide that is given opened, as it was opened.
         overwrite: replace an existing output.
         workers: threads; None for one a core. Pixels are the same whatever their number.
         progress: called from this thread as work advances.
@@ -105,7 +114,7 @@ def normalize_slide(
     if associated not in get_args(Associated):
         raise InputError(f"got associated={associated!r}; wanted drop or keep")
     if not isinstance(source, Slide):
-        with open_slide(source, icc=icc) as slide:
+        with open_slide(source, icc=icc, on_error=on_error) as slide:
             return normalize_slide(
                 slide,
                 output,
@@ -131,9 +140,15 @@ def normalize_slide(
         report("estimate", 0, 1)
         if histogram is None:
             histogram = sample_slide(source, max_pixels=max_pixels, seed=seed, workers=workers)
+        if isinstance(source, ForgivingSlide):
+            source.check_some_left(histogram)
         appearance, sample = estimate_slide(source, normalizer, histogram, seed=seed, workers=workers)
+    if isinstance(source, ForgivingSlide):
+        source.glass = appearance.white_point
     # Lazily: a slide shows some percent of all colours.
     pixel_map = normalizer.pixel_map(appearance, lazy=True, workers=workers)
+    if histogram is not None and isinstance(pixel_map, ColorMap):
+        pixel_map.evaluate(histogram.codes)  # all threads at once, rather than each one in the others' way
     write_mapped(
         source,
         output,
@@ -146,6 +161,8 @@ def normalize_slide(
         workers=workers,
         report=report,
     )
+    if isinstance(source, ForgivingSlide):
+        source.tell()
     return SlideResult(
         source.path, output, appearance, source.dimensions, time.perf_counter() - start, notes(source, appearance)
     )
@@ -253,14 +270,30 @@ def _mapped_tiles(
     slide: Slide, color_map: ColorMap, settings: PyramidSettings, pool: ThreadPoolExecutor, workers: int
 ) -> Iterator[EncodedTile]:
     """Read, map and encode every tile of level 0, in reading order, a bounded number at a time."""
+    from restain.color import kernels  # Numba takes long to import
+
     width, height = slide.dimensions
     side = settings.tile
+    scratch = threading.local()  # a tile of each thread's own: new memory costs more than what is done with it
+    uniform: dict[tuple[bytes, tuple[int, ...]], EncodedTile] = {}  # scanners fill what they skip with one colour
 
     def job(x: int, y: int) -> EncodedTile:
-        pixels, known = slide.read_region((x, y), 0, (min(side, width - x), min(side, height - y)))
+        size = (min(side, width - x), min(side, height - y))
+        tile: RGB8 | None = getattr(scratch, "tile", None)
+        if tile is None or tile.shape[:2] != size[::-1]:
+            tile = scratch.tile = np.empty((size[1], size[0], 3), np.uint8)
+        pixels, known = slide.read_tile((x, y), size, tile)
         if known is not None and not known.any():
             return encode_tile(None, settings)  # padding stays a missing tile
-        return encode_tile(map_known(color_map, pixels, known), settings)
+        if known is not None or not kernels.is_uniform(pixels):
+            return encode_tile(map_known(color_map, pixels, known), settings)
+        key = (pixels[0, 0].tobytes(), pixels.shape)
+        encoded = uniform.get(key)
+        if encoded is None:
+            encoded = encode_tile(color_map(pixels, out=pixels), settings)
+            if len(uniform) < MOST_UNIFORM:
+                uniform[key] = encoded
+        return encoded
 
     positions = ((x, y) for y in range(0, height, side) for x in range(0, width, side))
     return _ordered(pool, job, positions, 4 * workers)

@@ -85,6 +85,19 @@ class Slide:
         """
         raise NotImplementedError
 
+    def read_tile(self, location: tuple[int, int], size: tuple[int, int], out: RGB8) -> tuple[RGB8, Mask | None]:
+        """As `read_region` of level 0, for passes over the whole slide: a reader may write the pixels to `out`.
+
+        Args:
+            location: (x, y) of the top left corner.
+            size: (width, height).
+            out: a contiguous array (height, width, 3), used where that saves time.
+
+        Returns:
+            Pixels, in `out` or in an array of their own, and where they are real.
+        """
+        return self.read_region(location, 0, size)
+
     def thumbnail(self, longest: int = 2048) -> tuple[RGB8, Mask | None]:
         """The whole slide, at most `longest` pixels a side, by averaging; pixels and mask as `read_region`."""
         width, height = self.dimensions
@@ -188,7 +201,13 @@ def damaged(name: str, piece: Piece, level: int, reason: object) -> str:
     return f"{name} is damaged in the tile {where} (x, y in level-0 pixels): {reason}"
 
 
-def open_slide(path: str | os.PathLike[str] | Slide, *, icc: Literal["keep", "srgb"] = "keep") -> Slide:
+OnError = Literal["stop", "skip", "fill"]
+"""What becomes of a damaged tile: reading it is an error, it is padding, or it is glass."""
+
+
+def open_slide(
+    path: str | os.PathLike[str] | Slide, *, icc: Literal["keep", "srgb"] = "keep", on_error: OnError = "stop"
+) -> Slide:
     """Open a slide or image: OpenSlide's formats, other tiled or pyramidal TIFF, plain images, tried in this order.
 
     A folder is opened if it is an OME-Zarr, or holds the instances of one DICOM slide.
@@ -196,14 +215,18 @@ def open_slide(path: str | os.PathLike[str] | Slide, *, icc: Literal["keep", "sr
     Args:
         path: of a file or folder; an opened slide is returned as it is.
         icc: "srgb" to convert pixels to sRGB by the file's ICC profile, "keep" to leave them.
+        on_error: "stop" to raise `SlideError` where a tile is damaged, "skip" or "fill" to get padding there; see
+            `restain.slides.forgiving`. A plain image is read whole or not at all.
 
     Raises:
         SlideError: there is no such file, none of the readers knows it, or its profile cannot be converted; the message
             says what to do.
     """
+    from restain.slides.forgiving import check_on_error, forgiving
     from restain.slides.icc import check_icc, slide_in_srgb
 
     check_icc(icc)
+    check_on_error(on_error)
     if isinstance(path, Slide):
         return path
     slide = _open_as_it_is(path)
@@ -213,7 +236,7 @@ def open_slide(path: str | os.PathLike[str] | Slide, *, icc: Literal["keep", "sr
         except SlideError:
             slide.close()
             raise
-    return slide
+    return forgiving(slide, on_error)
 
 
 def _open_as_it_is(path: str | os.PathLike[str]) -> Slide:

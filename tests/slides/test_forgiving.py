@@ -1,0 +1,343 @@
+"""Damaged tiles: told with their position, and, when asked, left out or filled without harm to the others."""
+
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openslide
+import pytest
+import tifffile
+
+from restain.color.images import RGB8
+from restain.errors import InputError, SlideError, SlideWarning
+from restain.methods.macenko import Macenko
+from restain.phantom import Scanner, make_phantom
+from restain.slides.forgiving import ForgivingSlide
+from restain.slides.pipeline import normalize_slide
+from restain.slides.reader import OnError, Slide, open_slide, pieces
+from restain.slides.sample import sample_slide
+from restain.slides.writer import PyramidSettings
+
+from ..running import Run
+
+SIDE = 64
+SETTINGS = PyramidSettings(tile=SIDE)
+BAD = [(1, 2), (3, 0), (4, 6)]  # (row, column); the last is at the lower right corner, where tiles reach beyond
+PLACES = {(SIDE * column, SIDE * row) for row, column in BAD}
+
+
+@pytest.fixture(scope="module")
+def image() -> RGB8:
+    return make_phantom(300, 420, seed=7, scanner=Scanner(white=(236.0, 231.0, 228.0), noise=1.0)).image
+
+
+def damage(path: Path, tiles: list[tuple[int, int]], page: int = 0) -> None:
+    """Overwrite tiles (row, column) of a page but for their first 16 bytes."""
+    with tifffile.TiffFile(path) as handle:
+        found = handle.pages[page]
+        across = -(-found.imagewidth // SIDE)
+        places = [(found.dataoffsets[r * across + c], found.databytecounts[r * across + c]) for r, c in tiles]
+    with path.open("r+b") as stream:
+        for offset, count in places:
+            stream.seek(offset + 16)
+            stream.write(bytes(count - 16))
+
+
+def write(path: Path, image: RGB8, **options: Any) -> Path:
+    tifffile.imwrite(path, image, photometric="rgb", tile=(SIDE, SIDE), **options)
+    return path
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "OpenSlide": {"compression": "lzw"},
+    "tifffile": {"compression": "webp", "compressionargs": {"lossless": True}},
+}
+
+
+@pytest.fixture(params=KINDS)
+def files(request: pytest.FixtureRequest, image: RGB8, tmp_path: Path) -> tuple[Path, Path]:
+    """A whole slide, and the same with three damaged tiles."""
+    whole, broken = (write(tmp_path / name, image, **KINDS[request.param]) for name in ("whole.tif", "broken.tif"))
+    damage(broken, BAD)
+    with open_slide(broken) as slide:
+        assert slide.format.startswith("openslide" if request.param == "OpenSlide" else "tiff")
+    return whole, broken
+
+
+def of_damage(image: RGB8) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which pixels lie in damaged tiles."""
+    mask = np.zeros(image.shape[:2], np.bool_)
+    for row, column in BAD:
+        mask[row * SIDE : (row + 1) * SIDE, column * SIDE : (column + 1) * SIDE] = True
+    return mask
+
+
+def normalized(source: Path, on_error: OnError, **options: Any) -> tuple[RGB8, list[int], tuple[str, ...]]:
+    """Level 0, its tiles' sizes in the file, and the warnings of the result."""
+    output = source.with_name(f"{source.stem}.{on_error}.{options.get('workers')}.tif")
+    options = {"settings": SETTINGS} | options
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = normalize_slide(source, output, Macenko().fit("he"), on_error=on_error, **options)
+    told = [str(w.message) for w in caught if issubclass(w.category, SlideWarning)]
+    assert told == list(result.warnings)
+    with tifffile.TiffFile(output) as handle:
+        return handle.pages.first.asarray(), list(handle.pages.first.databytecounts), result.warnings
+
+
+# ---- stop -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_by_default_damage_is_an_error_that_says_where(files: tuple[Path, Path], workers: int, fitted: Macenko) -> None:
+    """Threads: OpenSlide refuses everything after one error, and a good tile must not get the blame."""
+    appearance = fitted.estimate(sample_slide(files[0]))
+    for _ in range(5 if workers > 1 else 1):
+        with pytest.raises(SlideError, match=r"broken\.tif is damaged in the tile at \(128, 64\)") as caught:
+            normalize_slide(files[1], files[1].with_name("out.tif"), fitted, appearance=appearance, workers=workers)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(
+        SlideError, match=r"\((128, 64|0, 192|384, 256)\)"
+    ):  # now by the sample, which reads an overview
+        normalize_slide(files[1], files[1].with_name("out.tif"), fitted)
+    assert not files[1].with_name("out.tif").exists()
+
+
+def test_a_slide_can_be_read_on_after_an_error(files: tuple[Path, Path], image: RGB8) -> None:
+    with open_slide(files[1]) as slide:
+        for row, column in BAD:
+            with pytest.raises(SlideError, match=rf"\({SIDE * column}, {SIDE * row}\)"):
+                slide.read_region((SIDE * column, SIDE * row), 0, (8, 8))
+            np.testing.assert_array_equal(slide.read_region((64, 0), 0, (64, 64))[0], image[:64, 64:128])
+
+
+def test_errors_of_one_thread_do_not_reach_others(files: tuple[Path, Path], image: RGB8) -> None:
+    with open_slide(files[1]) as slide, ThreadPoolExecutor(4) as pool:
+
+        def read(number: int) -> bool:
+            if number % 3:
+                pixels, _ = slide.read_region((64, 0), 0, (64, 64))
+                return np.array_equal(pixels, image[:64, 64:128])
+            with pytest.raises(SlideError, match=r"\(128, 64\)"):
+                slide.read_region((128, 64), 0, (64, 64))
+            return True
+
+        assert all(pool.map(read, range(120)))
+
+
+# ---- skip and fill ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("on_error", ["skip", "fill"])
+def test_all_but_the_damaged_tiles_is_as_without_damage(
+    on_error: OnError, files: tuple[Path, Path], image: RGB8, fitted: Macenko
+) -> None:
+    appearance = fitted.estimate(sample_slide(files[0]))
+    wanted, sizes, none = normalized(files[0], on_error, appearance=appearance)
+    assert none == ()
+    pixels, counts, told = normalized(files[1], on_error, appearance=appearance)
+    bad = of_damage(image)
+    np.testing.assert_array_equal(pixels[~bad], wanted[~bad])
+    assert len(told) == 1
+    assert told[0].startswith("broken.tif has damaged tiles, which were ")
+    assert "3 of level 0 at (128, 64), (0, 192), (384, 256)" in told[0]
+    numbers = [row * 7 + column for row, column in BAD]
+    if on_error == "skip":
+        assert [number for number, count in enumerate(counts) if not count] == numbers  # padding, as missing tiles are
+        assert [size for n, size in enumerate(sizes) if n not in numbers] == [size for size in counts if size]
+    else:
+        assert all(counts)
+        glass = Macenko().fit("he").reference_
+        assert glass is not None
+        assert np.abs(pixels[bad].astype(float) - glass.white_point).max() <= 2.5  # a grey level is JPEG's
+        assert pixels[bad].reshape(-1, 3).std(axis=0).max() <= 0.5
+
+
+@pytest.mark.parametrize("on_error", ["skip", "fill"])
+def test_the_estimate_does_not_see_damage(on_error: OnError, files: tuple[Path, Path], image: RGB8) -> None:
+    with open_slide(files[1], on_error=on_error) as slide:
+        histogram = sample_slide(slide, tile=SIDE)
+    kept = image[~of_damage(image)]
+    assert histogram.counts.sum() == len(kept)
+    assert len(histogram.codes) == len(np.unique(kept, axis=0))
+
+
+@pytest.mark.parametrize("on_error", ["skip", "fill"])
+def test_the_result_does_not_depend_on_workers(on_error: OnError, files: tuple[Path, Path]) -> None:
+    first = normalized(files[1], on_error, workers=1)
+    second = normalized(files[1], on_error, workers=4)
+    np.testing.assert_array_equal(first[0], second[0])
+    assert first[1:] == second[1:]
+
+
+@pytest.mark.parametrize(("x", "y"), [(0, 0), (100, 50), (150, 100), (-30, 170), (390, 250), (128, 64), (191, 127)])
+def test_regions_across_the_edges_of_damage(x: int, y: int, files: tuple[Path, Path], image: RGB8) -> None:
+    bad = of_damage(image)
+    with open_slide(files[1], on_error="skip") as slide:
+        pixels, known = slide.read_region((x, y), 0, (100, 90))
+    wanted = np.full((90, 100, 3), 255, np.uint8)
+    real = np.zeros((90, 100), np.bool_)
+    for row in range(90):  # pixel by pixel: an oracle without slices
+        for column in range(100):
+            at = (y + row, x + column)
+            if 0 <= at[0] < 300 and 0 <= at[1] < 420 and not bad[at]:
+                wanted[row, column], real[row, column] = image[at], True
+    np.testing.assert_array_equal(pixels, wanted)
+    np.testing.assert_array_equal(np.ones_like(real) if known is None else known, real)
+
+
+def test_filling_waits_for_the_colour_of_glass(files: tuple[Path, Path], image: RGB8) -> None:
+    with open_slide(files[1], on_error="fill") as slide:
+        assert isinstance(slide, ForgivingSlide)
+        assert slide.read_region((128, 64), 0, (64, 64))[1] is not None
+        slide.glass = np.array([236.4, 231.0, 228.6])
+        pixels, known = slide.read_region((128, 64), 0, (64, 64))
+        assert known is None
+        assert (pixels == (236, 231, 229)).all()
+        assert {place for _, place in slide.damage} == {(128, 64)}
+
+
+def test_damage_of_smaller_levels_spoils_the_overview_alone(image: RGB8, tmp_path: Path, fitted: Macenko) -> None:
+    path = tmp_path / "levels.tif"
+    with tifffile.TiffWriter(path) as writer:
+        options: dict[str, Any] = {"photometric": "rgb", "tile": (SIDE, SIDE), "compression": "lzw", "metadata": None}
+        writer.write(image, **options)
+        writer.write(image[::4, ::4].copy(), subfiletype=1, **options)
+    with openslide.OpenSlide(str(path)) as opened:
+        assert opened.level_count == 2
+    damage(path, [(0, 1)], page=1)
+    with open_slide(path) as slide, pytest.raises(SlideError, match=r"at \(256, 0\), level 1"):
+        slide.thumbnail(105)
+    with open_slide(path, on_error="skip") as slide:
+        _, known = slide.thumbnail(105)
+        assert known is not None
+        assert not known[: SIDE - 1, SIDE + 1 :].any()
+        assert known[:, : SIDE - 1].all()
+        assert "1 of level 1 at (256, 0)" in slide.notes[-1]
+    appearance = fitted.estimate(sample_slide(write(tmp_path / "whole.tif", image, compression="lzw")))
+    _, counts, told = normalized(path, "skip", appearance=appearance)
+    assert all(counts)
+    assert told == ()  # level 0, which was all that was read, is whole
+
+
+def test_many_damaged_tiles_are_one_line(image: RGB8, tmp_path: Path) -> None:
+    path = write(tmp_path / "broken.tif", image, compression="lzw")
+    damage(path, [(row, column) for row in range(1, 5) for column in range(7)])
+    told = normalized(path, "skip")[2]
+    assert len(told) == 1
+    assert "28 of level 0 at (0, 64), (64, 64)" in told[0]
+    assert told[0].endswith("and 18 more")
+
+
+@pytest.mark.parametrize("on_error", ["skip", "fill"])
+def test_a_slide_of_which_nothing_is_left_is_an_error(on_error: OnError, image: RGB8, tmp_path: Path) -> None:
+    path = write(tmp_path / "broken.tif", image, compression="lzw")
+    damage(path, [(row, column) for row in range(5) for column in range(7)])
+    with pytest.raises(SlideError, match=r"nothing of broken\.tif could be read"):
+        normalized(path, on_error)
+    assert [found.name for found in tmp_path.iterdir()] == ["broken.tif"]
+
+
+@pytest.mark.parametrize("name", ["OME-Zarr", "OME-TIFF"])
+def test_other_formats(name: str, image: RGB8, tmp_path: Path, fitted: Macenko) -> None:
+    if name == "OME-Zarr":
+        pytest.importorskip("zarr")
+    suffix = ".ome.zarr" if name == "OME-Zarr" else ".ome.tif"
+    source = write(tmp_path / "source.tif", image, compression="lzw")
+    path = tmp_path / f"slide{suffix}"
+    settings = PyramidSettings(tile=SIDE, compression="zstd" if name == "OME-Zarr" else "webp")
+    normalize_slide(source, path, fitted, settings=settings)
+    with open_slide(path) as slide:
+        wanted, _ = slide.read_region((0, 0), 0, slide.dimensions)
+    if name == "OME-Zarr":
+        for row, column in BAD:
+            (chunk,) = [
+                found
+                for found in path.rglob("*")
+                if found.is_file()
+                and found.parts[-3:] in ((str(0), str(row), str(column)), (str(row), str(column), "0"))
+                and "0" in found.relative_to(path).parts[0]
+            ]
+            data = chunk.read_bytes()
+            chunk.write_bytes(data[:16] + bytes(len(data) - 16))
+    else:
+        damage(path, BAD)
+    bad = of_damage(image)
+    with open_slide(path, on_error="skip") as slide:
+        pixels, known = slide.read_region((0, 0), 0, slide.dimensions)
+        assert isinstance(slide, ForgivingSlide)
+        assert {place for _, place in slide.damage} == PLACES
+    assert known is not None
+    np.testing.assert_array_equal(known, ~bad)
+    np.testing.assert_array_equal(pixels[~bad], wanted[~bad])
+    assert (pixels[bad] == 255).all()
+
+
+# ---- the option -------------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_choice_is_an_input_error(pyramid: Path, fitted: Macenko, tmp_path: Path) -> None:
+    choice: Any = "ignore"
+    with pytest.raises(InputError, match="got on_error='ignore'; wanted stop, skip, fill"):
+        open_slide(pyramid, on_error=choice)
+    with pytest.raises(InputError, match="on_error"):
+        normalize_slide(pyramid, tmp_path / "out.tif", fitted, on_error=choice)
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_the_option_of_the_command(many: bool, files: tuple[Path, Path], run: Run) -> None:
+    folder = files[1].parent
+    source, output = (folder, folder / "out") if many else (files[1], folder / "out.tif")
+    stopped = run("normalize", source, output, "--tile-size", SIDE)
+    assert stopped.code == (1 if many else 2)
+    assert "broken.tif is damaged in the tile at (" in stopped.err
+    skipped = run("normalize", source, output, "--tile-size", SIDE, "--on-error", "skip", *(["--overwrite"] * many))
+    assert skipped.code == 0, skipped.err
+    assert "left out (x, y in level-0 pixels): 3 of level 0 at (128, 64), (0, 192), (384, 256)" in skipped.err
+    again = run("normalize", files[1], folder / "filled.tif", "--on-error", "fill", "--json")
+    assert "filled with glass" in again.json["results"][0]["warnings"][0]
+
+
+# ---- pieces -----------------------------------------------------------------------------------------------------
+
+
+class Grid(Slide):
+    """Sizes alone."""
+
+    def __init__(self, size: tuple[int, int], downsample: float, tile: tuple[int, int] | None) -> None:
+        super().__init__(Path("grid"), "grid")
+        self.level_dimensions = (size,)
+        self.level_downsamples = (downsample,)
+        self.tile_sizes = (tile,)
+
+
+@pytest.mark.parametrize("tile", [(64, 48), (7, 1000), None])
+@pytest.mark.parametrize("downsample", [1.0, 4.0, 3.97])
+def test_pieces_cover_what_is_inside_once(tile: tuple[int, int] | None, downsample: float) -> None:
+    slide = Grid((300, 200), downsample, tile)
+    generator = np.random.default_rng(0)
+    for _ in range(30):
+        x, y = (int(n) for n in generator.integers(-100, 400, 2) * downsample)
+        width, height = (int(n) for n in generator.integers(1, 200, 2))
+        count = np.zeros((height, width), int)
+        for piece in pieces(slide, (x, y), 0, (width, height)):
+            (left, top), (wide, high) = piece.offset, piece.size
+            assert min(wide, high) > 0
+            count[top : top + high, left : left + wide] += 1
+            assert abs(piece.location[0] - (x + left * downsample)) <= 0.5
+        assert count.max(initial=0) <= 1
+        columns = np.arange(width) + x / downsample
+        rows = np.arange(height) + y / downsample
+        inside = ((rows >= 0) & (rows < 200))[:, None] & ((columns >= 0) & (columns < 300))
+        np.testing.assert_array_equal(count == 1, inside)
+
+
+WHOLE: Callable[[Slide], int] = lambda slide: len(list(pieces(slide, (0, 0), 0, slide.dimensions)))  # noqa: E731
+
+
+def test_a_piece_for_each_tile() -> None:
+    assert WHOLE(Grid((300, 200), 1.0, (64, 64))) == 5 * 4
+    assert WHOLE(Grid((300, 200), 1.0, None)) == 2
