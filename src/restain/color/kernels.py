@@ -137,6 +137,17 @@ def count_colors(
 
 
 @_kernel
+def is_uniform(image: NDArray[np.uint8]) -> bool:
+    """Whether all pixels (H, W, 3) are alike; found out at the first that is not."""
+    red, green, blue = image[0, 0, 0], image[0, 0, 1], image[0, 0, 2]
+    for row in range(image.shape[0]):
+        for column in range(image.shape[1]):
+            if image[row, column, 0] != red or image[row, column, 1] != green or image[row, column, 2] != blue:
+                return False
+    return True
+
+
+@_kernel
 def flat_blocks(
     image: NDArray[np.uint8], mask: NDArray[np.bool_], size: int, max_deviation: float, flat: NDArray[np.bool_]
 ) -> None:

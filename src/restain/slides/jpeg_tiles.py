@@ -58,20 +58,24 @@ class JpegTiles:
         self._kept: OrderedDict[tuple[int, int], RGB8] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
+        self._local = threading.local()
 
-    def read(self, level: int, left: int, top: int, width: int, height: int) -> RGB8 | None:
+    def read(
+        self, level: int, left: int, top: int, width: int, height: int, out: RGB8 | None = None
+    ) -> RGB8 | None:
         """A rectangle in pixels of the level, (height, width, 3) uint8; None where this reader does not serve.
 
         It does not where the rectangle reaches beyond the level, where a tile is missing, and where one is damaged:
-        what is to be done then is for the slide's first reader to say.
+        what is to be done then is for the slide's first reader to say. `out` is a contiguous array to write to.
         """
         grid = self.levels[level]
         if grid is None or left < 0 or top < 0 or left + width > grid.size[0] or top + height > grid.size[1]:
             return None
         wide, tall = grid.side
         if left % wide == 0 and top % tall == 0 and (width, height) == grid.side:
-            return self._decode(grid, top // tall * grid.columns + left // wide)
-        out = np.empty((height, width, 3), np.uint8)
+            return self._decode(grid, top // tall * grid.columns + left // wide, out)
+        if out is None:
+            out = np.empty((height, width, 3), np.uint8)
         for row in range(top // tall, -(-(top + height) // tall)):
             for column in range(left // wide, -(-(left + width) // wide)):
                 x, y = column * wide, row * tall
@@ -98,7 +102,7 @@ class JpegTiles:
                 self._kept.move_to_end(key)
                 return kept
         grid = self.levels[level]
-        pixels = None if grid is None else self._decode(grid, index)
+        pixels = None if grid is None else self._decode(grid, index, None if keep else self._scratch(grid))
         if pixels is not None and keep:
             with self._lock:
                 if key not in self._kept:
@@ -108,7 +112,15 @@ class JpegTiles:
                     self._bytes -= self._kept.popitem(last=False)[1].nbytes
         return pixels
 
-    def _decode(self, grid: "_Grid", index: int) -> RGB8 | None:
+    def _scratch(self, grid: "_Grid") -> RGB8:
+        """An array for one tile that is copied from at once; each thread has its own."""
+        shape = (grid.side[1], grid.side[0], 3)
+        scratch: RGB8 | None = getattr(self._local, "scratch", None)
+        if scratch is None or scratch.shape != shape:
+            scratch = self._local.scratch = np.empty(shape, np.uint8)
+        return scratch
+
+    def _decode(self, grid: "_Grid", index: int, out: RGB8 | None) -> RGB8 | None:
         offset, count = grid.places[index]
         if count == 0:
             return None
@@ -119,9 +131,9 @@ class JpegTiles:
             return None
         try:
             pixels: Any = imagecodecs.jpeg8_decode(
-                data, tables=grid.tables, colorspace=grid.colorspace, outcolorspace="rgb"
+                data, tables=grid.tables, colorspace=grid.colorspace, outcolorspace="rgb", out=out
             )
-        except imagecodecs.Jpeg8Error:
+        except (imagecodecs.Jpeg8Error, ValueError):  # the latter: not of the size of `out`
             return None
         return pixels if pixels.shape == (grid.side[1], grid.side[0], 3) else None
 
