@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -14,11 +15,18 @@ from numpy.typing import NDArray
 
 from restain.errors import FormatError, OutputError, RestainError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 
 def refuse_overwrite(path: Path, overwrite: bool) -> None:
     """Raise `OutputError` if `path` exists and may not be replaced."""
     if path.is_dir():
         raise OutputError(f"{path} is a folder; name a file to write")
+    if path.is_symlink() and not path.exists():
+        raise OutputError(f"{path} is a link to {os.readlink(path)}, which does not exist; remove the link")
     if path.exists() and not overwrite:
         raise OutputError(f"{path} exists; pass overwrite=True (--overwrite) to replace it, or name another output")
 
@@ -27,37 +35,56 @@ def refuse_overwrite(path: Path, overwrite: bool) -> None:
 def atomic_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is synced to disk and renamed to `path`.
 
-    A killed process leaves at most a hidden `.NAME.*.part` file, never a partial `path`. The name is checked again
-    just before the rename, so that two writers of one output do not silently replace each other.
+    A killed process leaves at most a hidden `.NAME.*.part` file, never a partial `path`; the next run that writes this
+    output removes it. The name is checked again just before the rename, so that two writers of one output do not
+    silently replace each other.
 
     Raises:
-        OutputError: `path` exists and `overwrite` is false, or its folder is missing or not writable.
+        OutputError: `path` exists and `overwrite` is false, or its folder is missing, full or not writable.
     """
     path = Path(path)
     refuse_overwrite(path, overwrite)
+    with part_beside(path) as temporary:
+        try:
+            yield temporary
+            with temporary.open("rb+") as stream:
+                os.fsync(stream.fileno())
+            temporary.chmod(0o666 & ~current_umask())
+            if overwrite:
+                os.replace(temporary, path)
+            else:
+                _rename_without_replacing(temporary, path)
+            sync_folder(path.parent)
+        except OSError as error:
+            # Errors of reading the source pass through: they are restain's own, or name another file.
+            if isinstance(error, RestainError) or error.filename not in (None, str(temporary), str(path)):
+                raise
+            raise OutputError(f"cannot write {path}: {_reason(error, path)}") from error
+
+
+@contextmanager
+def part_beside(path: Path, *, folder: bool = False) -> Iterator[Path]:
+    """Yield a new hidden `.NAME.*.part` beside `path`, a file or a folder, and remove it at the end if it is there.
+
+    It is locked as long as its process lives. One that nobody has locked was left by a process that was killed, and is
+    removed when the next one wants its name: nothing is searched for, and no clock is asked. Where files cannot be
+    locked (Windows, some network file systems) such a part stays until it is deleted by hand.
+
+    Raises:
+        OutputError: the folder of `path` is missing, full or not writable.
+    """
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{shortened(path.name)}.", suffix=".part", dir=path.parent)
+        temporary, descriptor = _new_part(path, folder)
     except OSError as error:
         raise OutputError(f"cannot write in {path.parent}: {error.strerror}") from error
-    os.close(handle)
-    temporary = Path(name)
     try:
         yield temporary
-        with temporary.open("rb+") as stream:
-            os.fsync(stream.fileno())
-        temporary.chmod(0o666 & ~current_umask())
-        if overwrite:
-            os.replace(temporary, path)
-        else:
-            _rename_without_replacing(temporary, path)
-        sync_folder(path.parent)
-    except OSError as error:
-        # Errors of reading the source pass through: they are restain's own, or name another file.
-        if isinstance(error, RestainError) or error.filename not in (None, name, str(path)):
-            raise
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # Once it is renamed, its old name may be another process's.
+        if descriptor is None or _is(temporary, descriptor):
+            _remove(temporary)
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], object], *, overwrite: bool) -> None:
@@ -112,6 +139,92 @@ def load_arrays(path: str | os.PathLike[str]) -> tuple[str, dict[str, NDArray[An
 def shortened(name: str) -> str:
     """The start of a name, so short that the temporary one keeps to the 255 bytes of common file systems."""
     return os.fsencode(name)[:100].decode(errors="ignore")
+
+
+def _new_part(path: Path, folder: bool) -> tuple[Path, int | None]:
+    """A new part of `path`, and the descriptor that holds its lock; None where files cannot be locked."""
+    prefix = f".{shortened(path.name)}."
+    number = 0
+    while fcntl is not None:
+        number += 1
+        part = path.parent / f"{prefix}{number}.part"
+        try:
+            if folder:
+                part.mkdir(0o700)
+            else:
+                os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        except FileExistsError:
+            number -= _removed_stale(part)  # then the same name once more
+            continue
+        try:
+            descriptor = _locked(part, wait=True)
+        except FileNotFoundError:  # taken for stale before it was locked
+            number -= 1
+            continue
+        except OSError:
+            _remove(part)
+            break
+        if _is(part, descriptor):
+            return part, descriptor
+        os.close(descriptor)
+        number -= 1
+    if folder:
+        return Path(tempfile.mkdtemp(prefix=prefix, suffix=".part", dir=path.parent)), None
+    handle, name = tempfile.mkstemp(prefix=prefix, suffix=".part", dir=path.parent)
+    os.close(handle)
+    return Path(name), None
+
+
+def _removed_stale(part: Path) -> bool:
+    """Remove a part if no process holds its lock; whether it is gone."""
+    try:
+        descriptor = _locked(part, wait=False)
+    except FileNotFoundError:
+        return True
+    except OSError:  # held, another user's, a link, or locks are not to be had
+        return False
+    try:
+        if _is(part, descriptor):
+            _remove(part)
+        return not os.path.lexists(part)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def _locked(part: Path, *, wait: bool) -> int:
+    """A descriptor of a part that has its lock; `OSError` where it cannot be had."""
+    # Network file systems lock only what is open for writing, which a folder cannot be. No link is followed.
+    flags = os.O_RDONLY if part.is_dir() else os.O_RDWR
+    descriptor = os.open(part, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _is(path: Path, descriptor: int) -> bool:
+    """Whether a path still names what is open."""
+    try:
+        return os.path.samestat(os.lstat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _reason(error: OSError, path: Path) -> str:
+    if isinstance(error, FileNotFoundError) and not path.parent.is_dir():
+        return f"its folder {path.parent} is gone"
+    return error.strerror or str(error)
 
 
 _UMASK_LOCK = threading.Lock()

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from restain.errors import OutputError, RestainError
-from restain.files import current_umask, refuse_overwrite, shortened, sync_folder
+from restain.files import current_umask, part_beside, refuse_overwrite, shortened, sync_folder
 from restain.slides.dicom_folder import instances, series_of
 from restain.slides.formats import FORMATS, pyramid_format
 
@@ -70,35 +70,29 @@ def refuse_output(path: Path, overwrite: bool) -> None:
 def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; on success all of it is synced to disk and renamed to `path`.
 
-    A killed process leaves at most a hidden `.NAME.*.part` folder, never a partial `path`. A folder cannot be swapped
-    for another in one step everywhere: when one is replaced, there is a moment in which the old one has a hidden name
-    and the new one none yet.
+    A killed process leaves at most a hidden `.NAME.*.part` folder, never a partial `path`; the next run that writes
+    this output removes it. A folder cannot be swapped for another in one step everywhere: when one is replaced, there
+    is a moment in which the old one has a hidden name and the new one none yet.
 
     Raises:
         OutputError: `path` exists and may not be replaced, or its folder is missing, full or not writable.
     """
     refuse_output(path, overwrite)
-    prefix = f".{shortened(path.name)}."
-    try:
-        temporary = Path(tempfile.mkdtemp(prefix=prefix, suffix=".part", dir=path.parent))
-    except OSError as error:
-        raise OutputError(f"cannot write in {path.parent}: {error.strerror}") from error
-    try:
-        yield temporary
-        _sync(temporary)
-        temporary.chmod(0o777 & ~current_umask())
-        refuse_output(path, overwrite)
-        _rename(temporary, path, prefix)
-        sync_folder(path.parent)
-    except OSError as error:
-        # Errors of reading the source pass through: they are restain's own, or name another file.
-        name = error.filename
-        ours = name is None or str(name) == str(path) or str(name).startswith(str(temporary))
-        if isinstance(error, RestainError) or not ours:
-            raise
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with part_beside(path, folder=True) as temporary:
+        try:
+            yield temporary
+            _sync(temporary)
+            temporary.chmod(0o777 & ~current_umask())
+            refuse_output(path, overwrite)
+            _rename(temporary, path, f".{shortened(path.name)}.")
+            sync_folder(path.parent)
+        except OSError as error:
+            # Errors of reading the source pass through: they are restain's own, or name another file.
+            name = error.filename
+            ours = name is None or str(name) == str(path) or str(name).startswith(str(temporary))
+            if isinstance(error, RestainError) or not ours:
+                raise
+            raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _rename(temporary: Path, path: Path, prefix: str) -> None:
