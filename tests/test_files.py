@@ -20,7 +20,7 @@ from safetensors.numpy import save_file
 
 from restain import files
 from restain.errors import FormatError, OutputError, SlideError
-from restain.files import atomic_output, load_arrays, refuse_overwrite, save_arrays, write_atomically
+from restain.files import atomic_output, load_arrays, part_beside, refuse_overwrite, save_arrays, write_atomically
 
 
 def write(path: Path, contents: bytes = b"new", **options) -> None:
@@ -341,3 +341,146 @@ def test_facts_nested_beyond_all_measure_are_format_errors(tmp_path: Path, openi
     save_file({}, tmp_path / "a", metadata={"restain": opening * 100_000})
     with pytest.raises(FormatError):
         load_arrays(tmp_path / "a")
+
+
+# ---- what killed processes leave behind -------------------------------------------------------------------------
+
+LEFT = """
+import os, signal, sys
+from pathlib import Path
+from restain.files import part_beside
+with part_beside(Path(sys.argv[1]), folder=sys.argv[2] == "folder") as part:
+    if part.is_dir():
+        (part / "half").write_bytes(b"half")
+    else:
+        part.write_bytes(b"half")
+    print(part, flush=True)
+    if sys.argv[3] == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    sys.stdin.read()
+"""
+
+posix = pytest.mark.skipif(files.fcntl is None, reason="files cannot be locked here")
+
+
+def start_part(path: Path, kind: str, end: str) -> subprocess.Popen[str]:
+    environment = os.environ | {"PYTHONPATH": str(Path(files.__file__).parents[1])}
+    return subprocess.Popen(
+        [sys.executable, "-c", LEFT, str(path), kind, end],
+        env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+
+
+@posix
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_dead_process_s_part_is_removed_and_a_live_one_s_is_not(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    live = start_part(path, kind, "alive")
+    assert live.stdout is not None
+    held = Path(live.stdout.readline().strip())
+    dead = start_part(path, kind, "killed")
+    assert dead.stdout is not None
+    left = Path(dead.stdout.readline().strip())
+    assert dead.wait(timeout=60) == -signal.SIGKILL
+    assert {held, left} == set(tmp_path.iterdir())
+    (tmp_path / ".a.bin.xyz.part").write_bytes(b"somebody else's")
+    with part_beside(path, folder=kind == "folder") as mine:
+        assert mine == left  # its name is taken over, and nothing of what it held
+        assert not (list(mine.iterdir()) if kind == "folder" else mine.read_bytes())
+    assert {path.name for path in tmp_path.iterdir()} == {held.name, ".a.bin.xyz.part"}
+    live.communicate("")
+    write(path)
+    assert only(tmp_path, "a.bin", ".a.bin.xyz.part")
+
+
+@posix
+def test_parts_of_one_process_do_not_disturb_each_other(tmp_path: Path) -> None:
+    with part_beside(tmp_path / "a") as first, part_beside(tmp_path / "a") as second:
+        assert first != second
+        first.write_bytes(b"first")
+        second.write_bytes(b"second")
+        with part_beside(tmp_path / "a") as third:
+            assert third not in (first, second)
+        assert (first.read_bytes(), second.read_bytes()) == (b"first", b"second")
+    assert only(tmp_path)
+
+
+@posix
+def test_a_renamed_part_s_old_name_may_be_another_s(tmp_path: Path) -> None:
+    with part_beside(tmp_path / "a") as first:
+        first.rename(tmp_path / "a")
+        with part_beside(tmp_path / "a") as second:
+            assert second == first
+            second.write_bytes(b"second")
+    assert only(tmp_path, "a")
+    with part_beside(tmp_path / "b") as first:
+        first.rename(tmp_path / "b")
+        first.write_bytes(b"a stranger's")
+    assert first.read_bytes() == b"a stranger's"
+
+
+@posix
+@pytest.mark.parametrize("kind", ["link", "dangling link", "hard link", "pipe", "folder"])
+def test_a_trap_in_a_part_s_place_hurts_nobody(kind: str, tmp_path: Path) -> None:
+    """In a folder that others can write to, somebody may have put something there under the name of a part."""
+    victim, trap = tmp_path / "victim", tmp_path / ".a.bin.1.part"
+    victim.write_bytes(b"precious")
+    match kind:
+        case "link":
+            trap.symlink_to(victim)
+        case "dangling link":
+            trap.symlink_to(tmp_path / "gone")
+        case "hard link":
+            os.link(victim, trap)
+        case "pipe":
+            os.mkfifo(trap)
+        case "folder":
+            trap.mkdir()
+    write(tmp_path / "a.bin")
+    assert (tmp_path / "a.bin").read_bytes() == b"new"
+    assert victim.read_bytes() == b"precious"
+    assert not (tmp_path / "gone").exists()
+
+
+@posix
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_where_files_cannot_be_locked_nothing_is_removed(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    (tmp_path / ".a.bin.1.part").write_bytes(b"perhaps somebody's")
+    monkeypatch.setattr(files.fcntl, "flock", flock)
+    write(tmp_path / "a.bin")
+    assert only(tmp_path, "a.bin", ".a.bin.1.part")
+
+
+@posix
+def test_parts_of_many_threads(tmp_path: Path) -> None:
+    """Each has a part of its own all the time, though they all want the same names, made and removed in turns."""
+    held: set[Path] = set()
+    lock = threading.Lock()
+
+    def attempt(number: int) -> None:
+        with part_beside(tmp_path / "a", folder=bool(number % 2)) as part:
+            with lock:
+                assert part not in held
+                held.add(part)
+            if part.is_file():
+                part.write_bytes(bytes([number % 256]))
+                assert part.read_bytes() == bytes([number % 256])
+            with lock:
+                held.remove(part)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(attempt, range(400)))
+    assert only(tmp_path)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_broken_link_is_told_before_any_work_is_done(overwrite: bool, tmp_path: Path) -> None:
+    (tmp_path / "a.bin").symlink_to(tmp_path / "gone")
+    with pytest.raises(OutputError, match=r"a\.bin is a link to .*gone, which does not exist"):
+        write(tmp_path / "a.bin", overwrite=overwrite)
+    assert only(tmp_path, "a.bin")
