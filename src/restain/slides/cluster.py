@@ -25,6 +25,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -158,7 +159,10 @@ class Cluster:
 
     def _threads(self) -> int:
         """Of all workers; looked up now and then."""
-        nthreads: dict[str, int] = self._client.nthreads()
+        try:
+            nthreads: dict[str, int] = self._client.nthreads()
+        except OSError:  # the connection was closed
+            raise self._lost() from None
         self._looked = time.monotonic()
         self._most = max(nthreads.values(), default=1)
         self._total = sum(nthreads.values())
@@ -195,6 +199,8 @@ class Cluster:
             if self._client.status != "running":
                 raise self._lost() from None
             return []
+        except CancelledError:  # by the client, which lost the scheduler
+            raise self._lost() from None
         return list(done)
 
     def _result(self, future: "Future", job: Job) -> Any:
