@@ -60,23 +60,15 @@ def write_dicom(
         MissingExtraError: pydicom is not installed.
     """
     check_dicom(settings, travelling.size, travelling.mpp)
-    series = _Series(settings, travelling)
+    series, side = _Series(settings, travelling), settings.tile
     for level, (width, height, tiles) in enumerate(levels):
         kind = ["DERIVED", "PRIMARY", "VOLUME", "RESAMPLED" if level else "NONE"]
-        series.write(folder / f"level-{level}.dcm", (width, height), settings.tile, tiles, kind, 2**level)
+        series.write(folder / f"level-{level}.dcm", (width, height), (side, side), tiles, kind, 2**level)
     for name, pixels in travelling.associated.items():
-        side = -(-max(pixels.shape[:2]) // 16) * 16
+        height, width = pixels.shape[:2]
         kind = ["DERIVED", "PRIMARY", "LABEL" if name == "label" else "OVERVIEW", "NONE"]
-        white = np.full((side, side, 3), 255, np.uint8)
-        white[: pixels.shape[0], : pixels.shape[1]] = pixels
-        series.write(
-            folder / f"{name}.dcm",
-            (pixels.shape[1], pixels.shape[0]),
-            side,
-            iter([compress(white, settings)]),
-            kind,
-            1,
-        )
+        whole = compress(np.ascontiguousarray(pixels), settings)
+        series.write(folder / f"{name}.dcm", (width, height), (width, height), iter([whole]), kind, 1)
 
 
 class _Series:
@@ -97,32 +89,39 @@ class _Series:
         }
         self._now = datetime.now(UTC)
         self._count = 0
-        self._white: dict[int, bytes] = {}
+        self._white: bytes | None = None
 
     def write(
-        self, path: Path, size: tuple[int, int], side: int, tiles: Iterator[bytes], kind: list[str], scale: int
+        self,
+        path: Path,
+        size: tuple[int, int],
+        tile: tuple[int, int],
+        tiles: Iterator[bytes],
+        kind: list[str],
+        scale: int,
     ) -> None:
-        """Write one instance: tiles of `side`² pixels in reading order, each pixel `scale`² of the full resolution."""
+        """Write one instance from its tiles in reading order; each pixel is `scale`² of the full resolution."""
         from pydicom.filewriter import dcmwrite
 
         self._count += 1
-        frames = -(-size[0] // side) * -(-size[1] // side)
+        frames = -(-size[0] // tile[0]) * -(-size[1] // tile[1])
         with path.open("w+b") as stream:
-            dcmwrite(stream, self._dataset(size, side, frames, kind, scale), enforce_file_format=True)
-            tiles = (tile or self._white_tile(side) for tile in tiles)
+            dcmwrite(stream, self._dataset(size, tile, frames, kind, scale), enforce_file_format=True)
+            tiles = (data or self._white_tile() for data in tiles)
             if self._codec == "none":
-                _write_native(stream, tiles, 3 * side**2 * frames)
+                _write_native(stream, tiles, 3 * tile[0] * tile[1] * frames)
             else:
                 written = _write_frames(stream, tiles, frames)
                 if self._codec in LOSSY:
                     _write_ratio(stream, 3 * size[0] * size[1] / written)
 
-    def _white_tile(self, side: int) -> bytes:
-        if side not in self._white:
-            self._white[side] = compress(np.full((side, side, 3), 255, np.uint8), self._settings)
-        return self._white[side]
+    def _white_tile(self) -> bytes:
+        if self._white is None:
+            side = self._settings.tile
+            self._white = compress(np.full((side, side, 3), 255, np.uint8), self._settings)
+        return self._white
 
-    def _dataset(self, size: tuple[int, int], side: int, frames: int, kind: list[str], scale: int) -> Any:
+    def _dataset(self, size: tuple[int, int], tile: tuple[int, int], frames: int, kind: list[str], scale: int) -> Any:
         """Everything but the pixels."""
         from pydicom.dataset import Dataset, FileMetaDataset
         from pydicom.sequence import Sequence
@@ -157,18 +156,18 @@ class _Series:
         data.DerivationDescription = f"Stain normalization by {known.software}"
         if kind[2] == "VOLUME" and 0 < len(known.description) <= LARGEST_COMMENT:
             data.ImageComments = known.description
-        self._describe_pixels(data, side, frames)
+        self._describe_pixels(data, tile, frames)
         self._describe_matrix(data, size, kind, scale)
         self._describe_optics(data)
         self._describe_specimen(data)
         return data
 
-    def _describe_pixels(self, data: Any, side: int, frames: int) -> None:
+    def _describe_pixels(self, data: Any, tile: tuple[int, int], frames: int) -> None:
         data.SamplesPerPixel = 3
         data.PhotometricInterpretation = PHOTOMETRIC[self._codec]
         data.PlanarConfiguration = 0
         data.NumberOfFrames = frames
-        data.Rows = data.Columns = side
+        data.Columns, data.Rows = tile
         data.BitsAllocated = data.BitsStored = 8
         data.HighBit = 7
         data.PixelRepresentation = 0

@@ -113,8 +113,6 @@ def _rename(temporary: Path, path: Path, prefix: str) -> None:
 
 def _sync(folder: Path) -> None:
     """Force every file of a folder to disk."""
-    if hasattr(os, "sync"):
-        os.sync()  # all at once; what follows then has nothing to wait for, and reports what failed
     for place, _, names in os.walk(folder):
         for name in names:
             with open(os.path.join(place, name), "rb+") as stream:

@@ -77,7 +77,7 @@ class TiffSlide(Slide):
         self._believe_profile(first.iccprofile)
         description = first.description if isinstance(first.description, str) else ""
         self.properties = {"tiff.ImageDescription": description, "tiff.Software": str(first.software)}
-        self.objective_power = written_objective_power(description)
+        self.objective_power = _ome_power(handle) if handle.is_ome else written_objective_power(description)
         self._believe_mpp(*_resolution(first, handle))
 
     def read_region(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> tuple[RGB8, Mask | None]:
@@ -170,12 +170,25 @@ def _check_chunks(page: Any) -> None:
         raise SlideError(f"the TIFF lists {listed} of its {wanted} tiles or strips; it is damaged")
 
 
+def _ome_power(handle: tifffile.TiffFile) -> float | None:
+    """The nominal magnification of the first objective in OME-XML."""
+    try:
+        instrument = _first(tifffile.xml2dict(handle.ome_metadata or "")["OME"]["Instrument"])
+        return float(_first(instrument["Objective"])["NominalMagnification"])
+    except (KeyError, TypeError, ValueError, SyntaxError):  # absent, or no number; XML's ParseError is the last
+        return None
+
+
+def _first(item: Any) -> Any:
+    """`xml2dict` makes a list of what occurs more than once."""
+    return item[0] if isinstance(item, list) else item
+
+
 def _resolution(page: Any, handle: tifffile.TiffFile) -> tuple[float | None, float | None]:
     """Micrometres per pixel from OME-XML or else the resolution tags; None where unknown."""
     if handle.is_ome and handle.ome_metadata:
         try:
-            pixels = tifffile.xml2dict(handle.ome_metadata)["OME"]["Image"]
-            pixels = (pixels[0] if isinstance(pixels, list) else pixels)["Pixels"]
+            pixels = _first(tifffile.xml2dict(handle.ome_metadata)["OME"]["Image"])["Pixels"]
             if pixels.get("PhysicalSizeXUnit", "µm") == "µm":
                 return float(pixels["PhysicalSizeX"]), float(pixels["PhysicalSizeY"])
         except (KeyError, TypeError, ValueError):  # absent or not a number: the tags may know
