@@ -230,3 +230,10 @@ def test_names_that_look_like_patterns(tmp_path: Path) -> None:
 
 def test_folders_are_no_files(folder: Path) -> None:
     assert find_files(str(folder / "*")) == [folder / "a.png"]
+
+
+def test_the_outputs_of_a_cohort_are_a_reference(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Beside them lies what they were normalized by, which is no histogram."""
+    before = read_reference(folder)
+    Macenko().fit("he").save(folder / "normalizer.safetensors")
+    assert read_reference(folder) == before

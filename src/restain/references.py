@@ -14,6 +14,7 @@ from restain.color.images import RGB8
 from restain.errors import InputError
 from restain.profiles import load_profile, profile_names
 from restain.slides.batch import SLIDE_PIXELS, is_image
+from restain.slides.cohort import NORMALIZER
 from restain.slides.dicom_folder import one_of_each_series
 from restain.slides.folders import checksum, is_slide_folder
 from restain.slides.icc import Icc, check_icc, histogram_in_srgb
@@ -94,7 +95,8 @@ def _one(reference: Any, icc: Icc) -> ColorHistogram:
         raise InputError(f"{reference} names no file, folder or pattern with files, nor a profile ({names})")
     if len(files) == 1:
         return _file(files[0], icc)
-    images = [file for file in files if is_image(file) or file.suffix == ".safetensors"]
+    # What a cohort was normalized by lies beside its outputs, and is no histogram.
+    images = [file for file in files if is_image(file) or (file.suffix == ".safetensors" and file.name != NORMALIZER)]
     if not images:
         raise InputError(f"none of {len(files)} files in {reference} has the extension of an image or slide")
     merged = ColorHistogram.merged(_file(file, icc) for file in images)
