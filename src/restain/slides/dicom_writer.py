@@ -125,16 +125,16 @@ class _Series:
         """Everything but the pixels."""
         from pydicom.dataset import Dataset, FileMetaDataset
         from pydicom.sequence import Sequence
-        from pydicom.uid import generate_uid
+        from pydicom.uid import UID, generate_uid
 
         known = self._travelling
         data = Dataset()
         data.SOPClassUID = WHOLE_SLIDE
         data.SOPInstanceUID = generate_uid()
         data.file_meta = FileMetaDataset()
-        data.file_meta.MediaStorageSOPClassUID = WHOLE_SLIDE
+        data.file_meta.MediaStorageSOPClassUID = UID(WHOLE_SLIDE)
         data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
-        data.file_meta.TransferSyntaxUID = SYNTAXES[self._codec]
+        data.file_meta.TransferSyntaxUID = UID(SYNTAXES[self._codec])
         # Patient and study: whoever imports the slide knows them, and nobody else may.
         for keyword in ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate",
                         "StudyTime", "AccessionNumber", "ReferringPhysicianName"):  # fmt: skip
