@@ -33,7 +33,7 @@ NAME = "quality.html"
 MOST_SLIDES = 1000
 SIDE = 220  # of a picture, pixels
 LOOKED_AT = 512  # side of the overview that glass is measured on
-WEBP_QUALITY = 75  # some 4 KB a picture, half of what JPEG takes
+WEBP_QUALITY = 60  # half of what JPEG takes, and nothing of it is seen at this size
 
 GENERATOR = "restain quality sheet"
 
