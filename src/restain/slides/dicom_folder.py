@@ -39,7 +39,8 @@ def one_of_each_series(paths: Iterable[Path]) -> list[Path]:
     seen: set[tuple[Path, str]] = set()
     kept = []
     for path in paths:
-        series = series_of(path) if path.suffix.lower() == ".dcm" and os.access(path, os.R_OK) else None
+        readable = path.suffix.lower() == ".dcm" and path.is_file() and os.access(path, os.R_OK)
+        series = series_of(path) if readable else None
         if series is not None:
             if (path.parent, series) in seen:
                 continue

@@ -1,0 +1,276 @@
+"""Slides that are folders, OME-Zarr and DICOM: written whole or not at all, and one input among others."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from restain.color.images import RGB8
+from restain.errors import OutputError, SlideError
+from restain.methods.macenko import Macenko
+from restain.references import find_files, read_reference
+from restain.slides.batch import is_image, plan_outputs
+from restain.slides.codecs import EncodedTile, PyramidSettings, encode_tile
+from restain.slides.dicom_folder import one_of_each_series, series_of
+from restain.slides.folders import checksum, is_folder, is_slide_folder
+from restain.slides.formats import format_of
+from restain.slides.pipeline import normalize_slide
+from restain.slides.reader import open_slide
+from restain.slides.writer import write_array, write_pyramid
+
+from ..running import Run
+
+zarr = pytest.importorskip("zarr")
+pydicom = pytest.importorskip("pydicom")
+
+SMALL = PyramidSettings(tile=64)
+MPP = (0.25, 0.25)
+NAMES = ["out.ome.zarr", "out.dcm"]
+
+
+def contents(folder: Path) -> dict[str, bytes | None]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")
+    }
+
+
+def write(path: Path, tiles: Iterator[EncodedTile], *, overwrite: bool = False) -> None:
+    write_pyramid(
+        path, (128, 256), tiles, settings=SMALL.in_format(format_of(path)), mpp=MPP, icc_profile=None,
+        description="", software="test", associated={}, run=map, overwrite=overwrite,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("error", [RuntimeError("no codec"), OSError(28, "No space left on device")])
+def test_a_failing_run_leaves_nothing(name: str, error: Exception, tissue: RGB8, tmp_path: Path) -> None:
+    settings = SMALL.in_format(format_of(name))
+
+    def tiles() -> Iterator[EncodedTile]:
+        for _ in range(5):
+            yield encode_tile(tissue[:64, :64], settings)
+        raise error
+
+    wanted: Any = OutputError if isinstance(error, OSError) else RuntimeError
+    with pytest.raises(wanted, match=r"no codec|cannot write .*No space left on device"):
+        write(tmp_path / name, tiles())
+    assert contents(tmp_path) == {}
+    write_array(tmp_path / name, tissue, settings=SMALL, mpp=MPP)
+    before = contents(tmp_path)
+    with pytest.raises(wanted):
+        write(tmp_path / name, tiles(), overwrite=True)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_existing_outputs(name: str, tissue: RGB8, tmp_path: Path) -> None:
+    write_array(tmp_path / name, tissue, settings=SMALL, mpp=MPP)
+    before = contents(tmp_path)
+    with pytest.raises(OutputError, match="exists; pass overwrite=True"):
+        write_array(tmp_path / name, tissue[:64, :64], settings=SMALL, mpp=MPP)
+    assert contents(tmp_path) == before
+    write_array(tmp_path / name, tissue[:64, :64], settings=SMALL, mpp=MPP, overwrite=True)
+    with open_slide(tmp_path / name) as slide:
+        assert slide.level_dimensions == ((64, 64),)
+    assert [path.name for path in tmp_path.iterdir()] == [name]  # nothing of the larger one, nothing hidden
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_stranger_s_folder_is_never_replaced(name: str, tissue: RGB8, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "thesis.txt").write_text("years of work")
+    before = contents(tmp_path)
+    with pytest.raises(OutputError, match="is a folder with other things in it"):
+        write_array(tmp_path / name, tissue, settings=SMALL, mpp=MPP, overwrite=True)
+    assert contents(tmp_path) == before
+
+
+def test_a_slide_beside_other_things_is_not_replaced(tissue: RGB8, tmp_path: Path) -> None:
+    write_array(tmp_path / "out.dcm", tissue, settings=SMALL, mpp=MPP)
+    (tmp_path / "out.dcm" / "thesis.txt").write_text("years of work")
+    with pytest.raises(OutputError, match="is a folder with other things in it"):
+        write_array(tmp_path / "out.dcm", tissue, settings=SMALL, mpp=MPP, overwrite=True)
+    assert (tmp_path / "out.dcm" / "thesis.txt").exists()
+
+
+KILLED = """
+import os, signal, sys
+import numpy as np
+from restain.slides.codecs import PyramidSettings, encode_tile
+from restain.slides.formats import format_of
+from restain.slides.writer import write_pyramid
+from pathlib import Path
+path, moment = Path(sys.argv[1]), int(sys.argv[2])
+settings = PyramidSettings(tile=64).in_format(format_of(path))
+def tiles():
+    for index in range(8):
+        if index == moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield encode_tile(np.full((64, 64, 3), 30 * index, np.uint8), settings)
+def sync(number):
+    if moment == 100:
+        os.kill(os.getpid(), signal.SIGKILL)
+os.fsync = sync
+write_pyramid(path, (128, 256), tiles(), settings=settings, mpp=(1, 1), icc_profile=None, description="", software="",
+              associated={}, run=map)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("moment", [4, 100])  # while tiles are written; when all are, before they are safe on disk
+def test_a_kill_leaves_hidden_things_alone(name: str, moment: int, tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / name), str(moment)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    left = [path.name for path in tmp_path.iterdir()]
+    assert left
+    assert all(item.startswith(f".{name}.") and item.endswith(".part") for item in left)
+    assert find_files(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_permissions_are_the_user_s(name: str, tissue: RGB8, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    write_array(tmp_path / name, tissue[:64, :64], settings=SMALL, mpp=MPP)
+    assert os.stat(tmp_path / name).st_mode == os.stat(tmp_path / "mine").st_mode
+
+
+def test_the_input_is_never_the_output(tissue: RGB8, fitted: Macenko, tmp_path: Path) -> None:
+    write_array(tmp_path / "in.ome.zarr", tissue, settings=SMALL, mpp=MPP)
+    before = contents(tmp_path)
+    with pytest.raises(OutputError, match="is the input itself"):
+        normalize_slide(tmp_path / "in.ome.zarr", tmp_path / "in.ome.zarr", fitted, overwrite=True)
+    assert contents(tmp_path) == before
+
+
+# ---- folders as inputs ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cohort(tissue: RGB8, tmp_path: Path) -> Path:
+    """Two OME-Zarr, two DICOM slides, one of them among other files, and a plain image."""
+    folder = tmp_path / "cohort"
+    (folder / "sub").mkdir(parents=True)
+    write_array(folder / "a.ome.zarr", tissue, settings=SMALL, mpp=MPP)
+    write_array(folder / "b.zarr", tissue, settings=SMALL, mpp=MPP)
+    write_array(folder / "c.x.dcm", tissue, settings=SMALL, mpp=MPP)
+    write_array(tmp_path / "loose.dcm", tissue, settings=SMALL, mpp=MPP)
+    for file in (tmp_path / "loose.dcm").iterdir():
+        file.rename(folder / "sub" / file.name)
+    (tmp_path / "loose.dcm").rmdir()
+    write_array(folder / "sub" / "d.tif", tissue, settings=SMALL, mpp=MPP)
+    return folder
+
+
+def test_a_slide_that_is_a_folder_is_one_input(cohort: Path) -> None:
+    found = find_files(cohort)
+    names = [path.relative_to(cohort).as_posix() for path in found]
+    assert names == ["a.ome.zarr", "b.zarr", "c.x.dcm", "sub/d.tif", "sub/level-0.dcm"]
+    assert all(is_image(path) for path in found)
+    outputs = [output.as_posix() for _, output in plan_outputs(found, cohort, Path("o"))]
+    assert outputs == ["o/a.tif", "o/b.tif", "o/c.x.tif", "o/sub/d.tif", "o/sub/level-0.tif"]
+    assert find_files(cohort / "a.ome.zarr") == [cohort / "a.ome.zarr"]
+    assert find_files(cohort / "*.zarr") == [cohort / "a.ome.zarr", cohort / "b.zarr"]
+
+
+def test_which_folders_are_slides(cohort: Path) -> None:
+    assert [is_slide_folder(cohort / name) for name in ("a.ome.zarr", "c.x.dcm", "sub", ".")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert [is_folder(cohort / name) for name in ("a.ome.zarr", "c.x.dcm", "sub", "sub/d.tif", "none")] == [
+        False, False, True, False, False,
+    ]  # fmt: skip
+    # The instances of one slide are one, whatever their folder is called; one instance alone is a file.
+    (cohort / "c.x.dcm").rename(cohort / "plain")
+    assert is_slide_folder(cohort / "plain")
+    for level in (1, 2, 3):
+        (cohort / "plain" / f"level-{level}.dcm").unlink()
+    assert not is_slide_folder(cohort / "plain")
+    with open_slide(cohort / "plain") as slide:
+        assert slide.level_dimensions == ((423, 301),)
+
+
+def test_a_folder_of_two_dicom_slides_is_not_guessed_at(tissue: RGB8, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_array(tmp_path / f"{name}.dcm", tissue[:64, :64], settings=SMALL, mpp=MPP)
+    (tmp_path / "both").mkdir()
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.dcm" / "level-0.dcm").rename(tmp_path / "both" / f"{name}.dcm")
+    with pytest.raises(SlideError, match=r"holds 2 DICOM slides; name a file of one, such as one\.dcm"):
+        open_slide(tmp_path / "both")
+    assert len(find_files(tmp_path / "both")) == 2
+
+
+def test_series_are_told_apart_as_pydicom_does(cohort: Path, tmp_path: Path) -> None:
+    files = [*sorted((cohort / "c.x.dcm").iterdir()), *sorted((cohort / "sub").glob("*.dcm"))]
+    assert [series_of(file) for file in files] == [pydicom.dcmread(file).SeriesInstanceUID for file in files]
+    assert one_of_each_series(files) == [files[0], files[4]]
+    (tmp_path / "no.dcm").write_bytes(b"no DICOM" * 100)
+    assert series_of(tmp_path / "no.dcm") is None
+
+
+def test_the_checksum_of_a_folder_is_of_what_is_in_it(cohort: Path) -> None:
+    slide = cohort / "a.ome.zarr"
+    before = checksum(slide)
+    assert checksum(cohort / "b.zarr") == before  # the same slide under another name
+    chunk = slide / "0" / "c" / "0" / "1" / "1"
+    chunk.write_bytes(chunk.read_bytes()[:-1])
+    assert checksum(slide) != before
+
+
+def test_a_folder_can_be_the_reference(cohort: Path, tissue: RGB8) -> None:
+    histogram = read_reference(cohort / "a.ome.zarr")
+    assert histogram.pixels > 50_000
+    assert histogram.provenance["sha256"] == checksum(cohort / "a.ome.zarr")
+
+
+# ---- the command ------------------------------------------------------------------------------------------------
+
+
+def test_the_command_writes_what_the_name_says(run: Run, pyramid: Path, tmp_path: Path) -> None:
+    for name, more in (
+        ("o.ome.zarr", ["--compression", "deflate"]),
+        ("o.dcm", []),
+        ("o.ome.tif", ["--compression", "none"]),
+    ):
+        outcome = run("normalize", pyramid, tmp_path / name, "--tile-size", 64, *more)
+        assert (outcome.code, outcome.err) == (0, "")
+    assert zarr.open_group(tmp_path / "o.ome.zarr", mode="r")["0"].metadata.codecs[1].to_dict()["name"] == "gzip"
+    pixels = []
+    for name in ("o.ome.zarr", "o.ome.tif"):
+        with open_slide(tmp_path / name) as slide:
+            assert slide.mpp == pytest.approx((0.25, 0.3))
+            pixels.append(slide.read_region((0, 0), 0, slide.dimensions)[0])
+    np.testing.assert_array_equal(*pixels)
+    outcome = run("normalize", tmp_path / "o.ome.zarr", tmp_path / "again.tif", "--tile-size", 64)
+    assert outcome.code == 0
+    outcome = run("normalize", pyramid, tmp_path / "o.ome.zarr", "--overwrite", "--tile-size", 64)
+    assert (outcome.code, outcome.err) == (0, "")
+
+
+def test_the_command_says_what_a_format_cannot_hold(run: Run, pyramid: Path, tmp_path: Path) -> None:
+    outcome = run("normalize", pyramid, tmp_path / "o.ome.zarr", "--compression", "jpeg")
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "got compression 'jpeg' for OME-Zarr; wanted one of zstd, deflate, none" in outcome.err
+    outcome = run("normalize", pyramid, tmp_path / "o.svs")
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "name an output that ends in .tif, .ome.tif, .ome.zarr, .dcm, not o.svs" in outcome.err
+
+
+def test_the_command_takes_folders_among_a_cohort(run: Run, cohort: Path, tmp_path: Path) -> None:
+    outcome = run("normalize", cohort, tmp_path / "o", "--tile-size", 64)
+    assert outcome.code == 0, outcome.err
+    found = {path.relative_to(tmp_path / "o").as_posix() for path in (tmp_path / "o").rglob("*.tif")}
+    assert found == {"a.tif", "b.tif", "c.x.tif", "sub/d.tif", "sub/level-0.tif"}
+    outcome = run("normalize", cohort, tmp_path / "p.ome.zarr")
+    assert outcome.code == 2
+    assert "named like one; several inputs need a folder" in outcome.err
