@@ -93,9 +93,14 @@ def histogram_in_srgb(histogram: ColorHistogram) -> ColorHistogram:
     """
     if histogram.icc_profile is None:
         return histogram
-    colors = to_srgb(histogram.icc_profile)(histogram.colors[None])[0]
-    converted = ColorHistogram.from_colors(colors, histogram.counts)
-    return replace(converted, provenance={**histogram.provenance, "icc": CONVERTED["restain.icc"]})
+    convert = to_srgb(histogram.icc_profile)
+
+    def converted(part: ColorHistogram) -> ColorHistogram:
+        return ColorHistogram.from_colors(convert(part.colors[None])[0], part.counts)
+
+    flat = None if histogram.flat is None else converted(histogram.flat)
+    provenance = {**histogram.provenance, "icc": CONVERTED["restain.icc"]}
+    return replace(converted(histogram), flat=flat, provenance=provenance)
 
 
 def slide_in_srgb(slide: Slide) -> Slide:
