@@ -180,12 +180,14 @@ def test_a_run_goes_on_where_it_was_stopped(folder: Path, tmp_path: Path, monkey
 
     settings = dataclasses.replace(SETTINGS, workers=1)
     monkeypatch.setattr(cohort_work, "normalize_file", interrupted)
+    said: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        normalized(folder, tmp_path / "out", settings=settings)
+        normalized(folder, tmp_path / "out", settings=settings, say=said.append)
+    assert said == ["interrupted; 2 of 4 slides are entered, and the same command goes on from there"]
     assert set(outputs(tmp_path / "out")) == {"a.png", "b.png"}
     assert statuses(tmp_path / "out") == {"a.png": "done", "b.png": "done", "c.jpg": "started"}
     monkeypatch.setattr(cohort_work, "normalize_file", real)
-    said: list[str] = []
+    said.clear()
     result = normalized(folder, tmp_path / "out", settings=settings, say=said.append)
     assert said == ["2 outputs exist already and are left as they are"]
     assert result.kept == 2

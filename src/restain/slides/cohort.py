@@ -129,7 +129,7 @@ def normalize_cohort(
             # What a worker wrote before it died, another finds there: it has to replace it. And the paths are its own.
             jobs = [Job(Path(os.path.abspath(j.source)), Path(os.path.abspath(j.output)), True) for j in jobs]
             work = replace(work, normalizer=None)
-        rows = _normalize(jobs, pairs, normalizer, work, digest, folder, book, runner(), progress)
+        rows = _normalize(jobs, pairs, normalizer, work, digest, folder, book, runner(), say, progress)
         ordered = [(pair, rows[name]) for pair in pairs if (name := key(pair[1], folder)) in rows]
         shown = [book.rows[name] for _, output in pairs if (name := key(output, folder)) in book.rows]
         sheet = quality_sheet.write(folder, shown, normalizer, workers=settings.workers, progress=progress)
@@ -184,6 +184,7 @@ def _normalize(
     folder: Path,
     book: Manifest,
     runner: Threads | Cluster,
+    say: Say,
     progress: Progress,
 ) -> dict[str, Row]:
     """Do the jobs, and enter each into the manifest; the rows of this run by output."""
@@ -230,7 +231,13 @@ def _normalize(
         else:
             enter(job, failure)
     moved(0.0)
-    for job, outcome in runner.run(normalize_one, readable, work, started=lambda job: enter(job, None), moved=moved):
-        enter(job, outcome)
-        moved(0.0)
+    try:
+        for job, outcome in runner.run(
+            normalize_one, readable, work, started=lambda job: enter(job, None), moved=moved
+        ):
+            enter(job, outcome)
+            moved(0.0)
+    except KeyboardInterrupt:
+        say(f"interrupted; {len(rows)} of {len(jobs)} slides are entered, and the same command goes on from there")
+        raise
     return rows
