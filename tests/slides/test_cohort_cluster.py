@@ -126,6 +126,17 @@ def test_the_same_bytes_as_on_one_machine(local: Any, slides: Path, tmp_path: Pa
     assert (again.kept, [row.status for _, row in again.rows]) == (5, ["failed"])
 
 
+def test_one_estimate_for_a_folder(local: Any, slides: Path, tmp_path: Path, fitted: Macenko) -> None:
+    together = dataclasses.replace(SETTINGS, estimate="folder")
+    for name, scheduler in (("here", None), ("there", local.scheduler_address)):
+        (tmp_path / name).mkdir()
+        pairs = plan_outputs([slides / "0.png", slides / "1.png"], slides, tmp_path / name)
+        normalize_cohort(pairs, tmp_path / name, fitted, load, together, scheduler=scheduler)
+    assert outputs(tmp_path / "there") == outputs(tmp_path / "here")
+    first, second = entered(tmp_path / "there")
+    assert first.appearance == second.appearance
+
+
 def test_the_command(local: Any, slides: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """With relative paths, which mean something else to a worker."""
     monkeypatch.chdir(slides.parent)
@@ -189,7 +200,7 @@ def test_little_travels(slides: Path, tmp_path: Path, fitted: Macenko) -> None:
 
 
 def test_the_scheduler_knows_a_few_tasks_at_a_time(local: Any, runner: Cluster, tmp_path: Path) -> None:
-    jobs = [Job(Path(f"/{number}"), tmp_path / str(number)) for number in range(300)]
+    jobs = [Job(Path(f"/{number}"), tmp_path / str(number)) for number in range(120)]
     most, started = 0, []
 
     def touch(job: Job, work: Work) -> str:  # pickled whole, as it is nobody's module's
@@ -200,7 +211,7 @@ def test_the_scheduler_knows_a_few_tasks_at_a_time(local: Any, runner: Cluster, 
         assert result == job.source.name
         most = max(most, len(local.scheduler.tasks))
         assert len(started) - count < cluster.AHEAD * 2
-    assert len(started) == 300
+    assert len(started) == 120
     # Two threads: what is under way, and what was done and is not yet forgotten.
     assert most <= 2 * cluster.AHEAD * 2
 
@@ -212,7 +223,7 @@ def test_a_worker_that_is_killed_is_survived(local: Any, tmp_path: Path, fitted:
     """`kill -9` while every worker is in the midst of a slide."""
     (tmp_path / "in").mkdir()
     for number in range(6):
-        Image.fromarray(make_phantom(500, 600, seed=number).image).save(tmp_path / "in" / f"{number}.png")
+        Image.fromarray(make_phantom(300, 400, seed=number).image).save(tmp_path / "in" / f"{number}.png")
     killed = []
 
     def kill() -> None:

@@ -77,6 +77,7 @@ class Cluster:
             raise MissingExtraError(message) from error
         self.address = address
         self._say = say
+        self._deserted = False
         where = {"scheduler_file": address} if Path(address).is_file() else {"address": address}
         logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what it logs, an error says in one line
         try:
@@ -142,23 +143,20 @@ class Cluster:
     # ---- steps ------------------------------------------------------------------------------------------------
 
     def _check_workers(self, folder: Path) -> None:
-        try:
-            seen = self._client.run(_look, folder)
-        except ModuleNotFoundError as error:
-            raise InputError(
-                f"the workers of {self.address} lack what restain needs ({error}); install it there"
-            ) from None
-        for worker, (version, sees) in seen.items():
+        self._threads()
+        for worker, seen in self._client.run(_look, folder, on_error="return").items():
+            if isinstance(seen, ImportError):
+                raise InputError(f"{worker} lacks what restain needs ({seen}); install it there")
+            if isinstance(seen, BaseException):
+                continue  # it is dying, or not up yet
+            version, sees = seen
             if version != __version__:
                 raise InputError(f"{worker} has restain {version}, this process {__version__}; results might differ")
             if not sees:
                 raise OutputError(f"{worker} does not see {folder}; name a folder that all machines share")
-        self._threads()
-        if not seen:
-            self._say(f"{self.address} has no workers yet; waiting for them")
 
-    def _threads(self) -> int:
-        """Of all workers; looked up now and then."""
+    def _threads(self) -> None:
+        """Count the threads of all workers, and tell when there are none."""
         try:
             nthreads: dict[str, int] = self._client.nthreads()
         except OSError:  # the connection was closed
@@ -166,7 +164,9 @@ class Cluster:
         self._looked = time.monotonic()
         self._most = max(nthreads.values(), default=1)
         self._total = sum(nthreads.values())
-        return self._total
+        if not self._total and not self._deserted:
+            self._say(f"{self.address} has no workers; waiting for them")
+        self._deserted = not self._total
 
     def _limit(self) -> int:
         if time.monotonic() - self._looked > LOOK:

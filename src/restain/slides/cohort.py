@@ -136,6 +136,25 @@ def normalize_cohort(
     return CohortResult(normalizer, tuple(ordered), kept, sheet)
 
 
+class _Meter:
+    """Tells how many slides of a stage are done, and what parts of others; never less than it told before."""
+
+    def __init__(self, stage: str, total: int, progress: Progress) -> None:
+        self._stage, self._total, self._progress = stage, total, progress
+        self._done, self._told = 0, 0.0
+        self.moved(0.0)
+
+    def count(self) -> None:
+        """One more is done."""
+        self._done += 1
+        self.moved(0.0)
+
+    def moved(self, parts: float) -> None:
+        """So much of those under way is done."""
+        self._told = max(self._told, self._done + parts)
+        self._progress(self._stage, self._told, self._total)
+
+
 def _earlier_consensus(path: Path, wanted: Normalizer, load: Load) -> Normalizer | None:
     """The consensus that an earlier run left in the folder, if it is of the same method and settings."""
     if not path.is_file() or "consensus_of" not in load_arrays(path)[2].get("provenance", {}):
@@ -154,20 +173,15 @@ def _fit_consensus(
 ) -> None:
     """Measure every slide, and fit the normalizer to all of them together."""
     consensus = Consensus()
+    unreadable = blank = 0
     jobs = [Job(Path(os.path.abspath(source)), Path(os.path.abspath(output))) for source, output in pairs]
-    unreadable, blank, done = 0, 0, 0
-
-    def moved(parts: float) -> None:
-        progress("measure", done + parts, len(jobs))
-
-    moved(0.0)
-    for _, share in runner.run(measure_one, jobs, Work(settings), started=lambda job: None, moved=moved):
+    meter = _Meter("measure", len(jobs), progress)
+    for _, share in runner.run(measure_one, jobs, Work(settings), started=lambda job: None, moved=meter.moved):
         if isinstance(share, Failure):
             unreadable += 1
         elif not consensus.add(share):
             blank += 1
-        done += 1
-        moved(0.0)
+        meter.count()
     if unreadable:
         say(f"{unreadable} of {len(jobs)} slides cannot be read and have no part in the consensus")
     if blank:
@@ -221,22 +235,20 @@ def _normalize(
         if outcome is not None:
             rows[row.output] = row
 
-    def moved(parts: float) -> None:
-        progress("normalize", len(rows) + parts, len(jobs))
-
+    meter = _Meter("normalize", len(jobs), progress)
     readable = []
     for job in jobs:
         if (failure := unreadable.get(Path(os.path.abspath(job.source)))) is None:
             readable.append(job)
         else:
             enter(job, failure)
-    moved(0.0)
+            meter.count()
     try:
         for job, outcome in runner.run(
-            normalize_one, readable, work, started=lambda job: enter(job, None), moved=moved
+            normalize_one, readable, work, started=lambda job: enter(job, None), moved=meter.moved
         ):
             enter(job, outcome)
-            moved(0.0)
+            meter.count()
     except KeyboardInterrupt:
         say(f"interrupted; {len(rows)} of {len(jobs)} slides are entered, and the same command goes on from there")
         raise
