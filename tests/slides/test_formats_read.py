@@ -208,9 +208,13 @@ def test_sixteen_bits_and_alpha(tissue: RGB8, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("unit", "scale", "mpp"),
-    [("millimeter", (0.00025, 0.0003), (0.25, 0.3)), ("nanometer", (250.0, 300.0), (0.25, 0.3)), (None, (1.0, 1.0), None),
-     ("parsec", (1.0, 1.0), None)],
-)  # fmt: skip
+    [
+        ("millimeter", (0.00025, 0.0003), (0.25, 0.3)),
+        ("nanometer", (250.0, 300.0), (0.25, 0.3)),
+        (None, (1.0, 1.0), None),
+        ("parsec", (1.0, 1.0), None),
+    ],
+)
 def test_units(
     unit: str | None, scale: tuple[float, float], mpp: tuple[float, float] | None, tissue: RGB8, tmp_path: Path
 ) -> None:
