@@ -79,8 +79,11 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """
     refuse_output(path, overwrite)
     with part_beside(path, folder=True) as temporary:
+        made = temporary.stat()
         try:
             yield temporary
+            if not os.path.samestat(made, temporary.stat()):  # deleted meanwhile, and made anew for what came later
+                raise OutputError(f"cannot write {path}: the folder in which it was being written was deleted")
             _sync(temporary)
             temporary.chmod(0o777 & ~current_umask())
             refuse_output(path, overwrite)
