@@ -60,9 +60,7 @@ class JpegTiles:
         self._lock = threading.Lock()
         self._local = threading.local()
 
-    def read(
-        self, level: int, left: int, top: int, width: int, height: int, out: RGB8 | None = None
-    ) -> RGB8 | None:
+    def read(self, level: int, left: int, top: int, width: int, height: int, out: RGB8 | None = None) -> RGB8 | None:
         """A rectangle in pixels of the level, (height, width, 3) uint8; None where this reader does not serve.
 
         It does not where the rectangle reaches beyond the level, where a tile is missing, and where one is damaged:
@@ -136,7 +134,6 @@ class JpegTiles:
         except (imagecodecs.Jpeg8Error, ValueError):  # the latter: not of the size of `out`
             return None
         return pixels if pixels.shape == (grid.side[1], grid.side[0], 3) else None
-
 
     def _bytes_at(self, offset: int, count: int) -> bytes:
         if hasattr(os, "pread"):

@@ -72,13 +72,8 @@ class OpenSlideSlide(Slide):
             self._tiles = open_jpeg_tiles(path, self.level_dimensions)
 
     def read_region(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> tuple[RGB8, Mask | None]:
-        if self._tiles is not None:
-            left, top = (position / self.level_downsamples[level] for position in location)
-            if left.is_integer() and top.is_integer():  # else OpenSlide resamples
-                pixels = self._tiles.read(level, int(left), int(top), *size)
-                if pixels is not None:
-                    return pixels, None
-        return self._through_openslide(location, level, size)
+        pixels = self._decoded(location, level, size)
+        return self._through_openslide(location, level, size) if pixels is None else (pixels, None)
 
     def read_tile(self, location: tuple[int, int], size: tuple[int, int], out: RGB8) -> tuple[RGB8, Mask | None]:
         if self._tiles is not None:
@@ -90,7 +85,7 @@ class OpenSlideSlide(Slide):
     def _through_openslide(
         self, location: tuple[int, int], level: int, size: tuple[int, int]
     ) -> tuple[RGB8, Mask | None]:
-        rgba = self.read_rgba(location, level, size)
+        rgba = self._rgba_through_openslide(location, level, size)
         known = rgba[..., 3] == 255
         if known.all():
             return np.ascontiguousarray(rgba[..., :3]), None
@@ -98,6 +93,25 @@ class OpenSlideSlide(Slide):
 
     def read_rgba(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
         """As `read_region`, with transparency as it is: (height, width, 4), not premultiplied, the caller's own."""
+        pixels = self._decoded(location, level, size)
+        if pixels is not None:
+            rgba = np.empty((*pixels.shape[:2], 4), np.uint8)
+            rgba[..., :3], rgba[..., 3] = pixels, 255
+            return rgba
+        return self._rgba_through_openslide(location, level, size)
+
+    def _decoded(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> RGB8 | None:
+        """A rectangle from the tiles themselves; None where OpenSlide is needed, because it resamples or pads."""
+        if self._tiles is None:
+            return None
+        left, top = (position / self.level_downsamples[level] for position in location)
+        if not (left.is_integer() and top.is_integer()):
+            return None
+        return self._tiles.read(level, int(left), int(top), *size)
+
+    def _rgba_through_openslide(
+        self, location: tuple[int, int], level: int, size: tuple[int, int]
+    ) -> NDArray[np.uint8]:
         handle = self._handle
         try:
             return np.array(handle.read_region(location, level, size))

@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from restain.color.images import RGB8
 from restain.errors import SlideError, SlideWarning
@@ -116,7 +115,7 @@ class Slide:
             first, last = top // step, -(-(top + rows) // step)
             out[first:last] = _shrunk(pixels, step)
             if mask is not None:
-                known[first:last] = _shrunk(mask.astype(np.uint8) * np.uint8(255), step) == 255
+                known[first:last] = _shrunk(mask[..., None].astype(np.uint8) * 255, step)[..., 0] == 255
         return out, None if known.all() else known
 
     def _believe_mpp(self, x: float | None, y: float | None) -> None:
@@ -303,4 +302,12 @@ def _special(path: Path) -> str | None:
 
 def _shrunk(pixels: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
     """Box average by `step`; the last box of a side may be smaller."""
-    return np.asarray(Image.fromarray(pixels).reduce(step))
+    if step == 1:
+        return pixels
+    rows, columns = (np.arange(0, n, step) for n in pixels.shape[:2])
+    total = np.add.reduceat(np.add.reduceat(pixels.astype(np.uint32), rows, axis=0), columns, axis=1)
+    height = np.minimum(step, pixels.shape[0] - rows)
+    width = np.minimum(step, pixels.shape[1] - columns)
+    area = (height[:, None] * width)[..., None]
+    mean: NDArray[np.uint8] = ((total + area // 2) // area).astype(np.uint8)
+    return mean

@@ -202,10 +202,12 @@ class NormalizedSlide(openslide.AbstractSlide):
             return self._tagged(Image.new("RGBA", (width, height)))
         if isinstance(self._pixel_map, ColorMap):
             rgba = read_rgba(source, (x, y), level, (width, height))
-            rgba[..., :3] = self._pixel_map(np.ascontiguousarray(rgba[..., :3]))
+            self._pixel_map(rgba[..., :3], out=rgba[..., :3])
         else:
             rgba = self._read_windows(source, (x, y), level, (width, height))
-        rgba[rgba[..., 3] == 0] = 0
+        transparent = rgba[..., 3] == 0
+        if transparent.any():
+            rgba[transparent] = 0
         return self._tagged(Image.fromarray(rgba))
 
     def get_thumbnail(self, size: tuple[int, int]) -> Image.Image:
