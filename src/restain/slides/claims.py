@@ -4,6 +4,7 @@ A few bytes can claim 10^18 pixels. Libraries believe them in different ways: so
 enough memory, others hand out white for days. What cannot be true is refused here, in one line.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,12 @@ def check_page(path: Path, page: Any) -> None:
     check_size(path, width, height)
     if page.is_tiled:
         check_tile(page.tilewidth, page.tilelength)
+        wanted = math.ceil(width / max(page.tilewidth, 1)) * math.ceil(height / max(page.tilelength, 1))
+        listed = min(len(page.dataoffsets), len(page.databytecounts))
+        if listed < wanted:
+            raise SlideError(
+                f"it claims {width}x{height} pixels, and lists {listed} of its {wanted} tiles; it is damaged"
+            )
     else:
         check_tile(width, min(page.rowsperstrip or height, height))
 
