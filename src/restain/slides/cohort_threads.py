@@ -65,7 +65,8 @@ class Threads:
         with _quiet(), ThreadPoolExecutor(at_once) as pool:
             try:
                 while True:
-                    while len(flying) < at_once and (job := next(waiting, None)) is not None:
+                    # One more for each thread: it is there while the one before is entered into the manifest.
+                    while len(flying) < 2 * at_once and (job := next(waiting, None)) is not None:
                         started(job)
                         flying[pool.submit(call, job)] = job
                     if not flying:
@@ -78,6 +79,8 @@ class Threads:
                     moved(sum(list(parts.values())))
             finally:
                 stop.set()
+                for future in flying:
+                    future.cancel()
 
     def close(self) -> None:
         """Nothing is held."""
