@@ -1,5 +1,6 @@
 """What the command line shows: progress while it works, a report when it is done."""
 
+import gc
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,8 +27,18 @@ if TYPE_CHECKING:
 @contextmanager
 def slide_progress() -> Iterator[Any]:
     """A progress bar for one slide on stderr, where that is a terminal: megapixels a second and time left."""
+    settled = False
+
+    def settle(stage: str, done: int, total: int) -> None:
+        # What starting has made, a million objects of Numba's above all, stays until the end: the garbage collector
+        # need not look at it again and again between tiles.
+        nonlocal settled
+        if not settled and stage != "estimate":
+            settled = True
+            gc.freeze()
+
     if not sys.stderr.isatty():
-        yield None
+        yield settle
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -37,6 +48,7 @@ def slide_progress() -> Iterator[Any]:
         task = bar.add_task("estimate", total=None, rate="")
 
         def progress(stage: str, done: int, total: int) -> None:
+            settle(stage, done, total)
             speed = bar.tasks[0].speed
             rate = f"{speed / 1e6:.0f} Mpx/s" if speed else ""
             bar.update(task, description=stage, total=total if done else None, completed=done, rate=rate)
