@@ -13,7 +13,20 @@ import pytest
 import restain
 
 PACKAGE = Path(restain.__file__).resolve().parent
-HEAVY = {"torch", "numba", "cv2", "matplotlib", "skimage", "sklearn", "torchmetrics"}
+HEAVY = {
+    "torch",
+    "numba",
+    "cv2",
+    "matplotlib",
+    "skimage",
+    "sklearn",
+    "torchmetrics",
+    "zarr",
+    "pydicom",
+    "wsidicom",
+    "dask",
+    "distributed",
+}
 TORCH_ROOMS = {"networks", "losses", "systems", "training", "evaluation.tasks"}
 """Rooms that are made of torch; nothing else imports them before tensors are at hand."""
 
