@@ -3,7 +3,7 @@
 import gc
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,13 +30,24 @@ def slide_progress() -> Iterator[Any]:
     settled = False
 
     def settle(stage: str, done: int, total: int) -> None:
-        # What starting has made, a million objects of Numba's above all, stays until the end: the garbage collector
-        # need not look at it again and again between tiles.
         nonlocal settled
         if not settled and stage != "estimate":
             settled = True
             gc.freeze()
+            gc.enable()
 
+    # What starting makes, a million objects of Numba's above all, stays until the end: the garbage collector need not
+    # look at it while it grows, and again and again between tiles.
+    gc.disable()
+    try:
+        with _slide_bar(settle) as progress:
+            yield progress
+    finally:
+        gc.enable()
+
+
+@contextmanager
+def _slide_bar(settle: Callable[[str, int, int], None]) -> Iterator[Any]:
     if not sys.stderr.isatty():
         yield settle
         return
