@@ -216,3 +216,71 @@ def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
     assert (tmp_path / "bomb.png").stat().st_size < 100_000
     with pytest.raises(SlideError, match=r"\(400000000 pixels\)"):
         open_slide(tmp_path / "bomb.png")
+
+
+# ---- JPEG that is decoded as if nothing were wrong --------------------------------------------------------------
+
+
+def zeros_to_the_end(tile: bytes) -> bytes:
+    """As a copy leaves it that was interrupted after its space had been set aside."""
+    return tile[: len(tile) // 2] + bytes(len(tile) - len(tile) // 2)
+
+
+def end_in_the_middle(tile: bytes) -> bytes:
+    at = len(tile) // 2
+    return tile[:at] + b"\xff\xd9" + tile[at + 2 :]
+
+
+JPEG_KINDS: dict[str, Callable[[Path, RGB8], None]] = {
+    "OpenSlide": lambda path, image: write_array(path, image, settings=PyramidSettings(tile=64)),
+    "tifffile": lambda path, image: tifffile.imwrite(
+        path, image, photometric="ycbcr", tile=(64, 64), compression="jpeg", ome=True
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", JPEG_KINDS)
+@pytest.mark.parametrize("damage", [zeros_to_the_end, end_in_the_middle])
+def test_a_jpeg_tile_that_is_not_whole(
+    damage: Callable[[bytes], bytes], kind: str, tissue: RGB8, tmp_path: Path
+) -> None:
+    """Other decoders fill it with gray, and say nothing: Pillow does so here."""
+    path = tmp_path / "slide.tif"
+    JPEG_KINDS[kind](path, tissue[:256, :256].copy())
+    with open_slide(path) as slide:
+        whole, _ = slide.read_region((0, 0), 0, (256, 256))
+        assert slide.format.startswith("openslide" if kind == "OpenSlide" else "tiff")
+    with tifffile.TiffFile(path) as handle:
+        offset, count = handle.pages.first.dataoffsets[6], handle.pages.first.databytecounts[6]
+    data = bytearray(path.read_bytes())
+    data[offset : offset + count] = damage(bytes(data[offset : offset + count]))
+    path.write_bytes(data)
+    with Image.open(path) as image:
+        assert not np.array_equal(np.asarray(image.convert("RGB"))[64:128, 128:192], whole[64:128, 128:192])
+    with open_slide(path) as slide:
+        with pytest.raises(SlideError, match=r"damaged in the tile at \(128, 64\)"):
+            slide.read_region((100, 50), 0, (64, 64))
+        np.testing.assert_array_equal(slide.read_region((0, 0), 0, (128, 256))[0], whole[:, :128])
+    with open_slide(path, on_error="skip") as slide:
+        pixels, known = slide.read_region((0, 0), 0, (256, 256))
+    wanted = np.ones((256, 256), np.bool_)
+    wanted[64:128, 128:192] = False
+    assert known is not None
+    np.testing.assert_array_equal(known, wanted)
+    np.testing.assert_array_equal(pixels[wanted], whole[wanted])
+
+
+@pytest.mark.parametrize("kind", JPEG_KINDS)
+@pytest.mark.parametrize("padding", [bytes(100), b"\xff" * 7, bytes(1)], ids=["zeros", "ones", "one"])
+def test_padding_behind_a_jpeg_is_no_damage(padding: bytes, kind: str, tissue: RGB8, tmp_path: Path) -> None:
+    path = tmp_path / "slide.tif"
+    JPEG_KINDS[kind](path, tissue[:64, :64].copy())
+    (whole,) = read_all(path)
+    with tifffile.TiffFile(path, mode="r+b") as handle:
+        tags = handle.pages.first.tags
+        data = path.read_bytes()[tags["TileOffsets"].value[0] :][: tags["TileByteCounts"].value[0]]
+        tags["TileOffsets"].overwrite([path.stat().st_size])
+        tags["TileByteCounts"].overwrite([len(data) + len(padding)])
+    with path.open("ab") as stream:
+        stream.write(data + padding)
+    np.testing.assert_array_equal(read_all(path)[0], whole)

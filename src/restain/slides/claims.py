@@ -5,6 +5,7 @@ enough memory, others hand out white for days. What cannot be true is refused he
 """
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -91,14 +92,38 @@ def encoded_size(data: bytes) -> tuple[int, int] | None:
     if data[:4] == b"\xff\x4f\xff\x51":  # a codestream with its SIZ segment (ITU-T T.800, A.5.1)
         right, bottom, left, top = (int.from_bytes(data[at : at + 4]) for at in range(8, 24, 4))
         return right - left, bottom - top
-    if data[:2] != b"\xff\xd8":
-        return None
-    at = 2
-    while at + 9 <= len(data):
-        marker = data[at + 1]
-        if data[at] != 0xFF or marker == 0xDA:  # no marker, or the pixels begin
-            return None
+    for marker, at in _jpeg_segments(data):
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a frame header (ITU-T T.81, B.2.2)
             return int.from_bytes(data[at + 7 : at + 9]), int.from_bytes(data[at + 5 : at + 7])
-        at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4])
     return None
+
+
+def jpeg_is_hollow(data: bytes) -> bool:
+    """Whether zeros stand where a JPEG stream should end: space that was set aside for a copy and never filled.
+
+    Decoders take zeros for pixels, and say nothing.
+    """
+    return data[:2] == b"\xff\xd8" and data[-16:] == bytes(16) and _jpeg_end(data) < 0
+
+
+def jpeg_ends_early(data: bytes) -> bool:
+    """Whether more than padding follows the end of a JPEG stream: some decoders fill the rest with gray."""
+    end = _jpeg_end(data) if data[:2] == b"\xff\xd8" else -1
+    return 0 <= end < len(data) - 66 and bool(data[end + 2 :].strip(b"\0\xff"))
+
+
+def _jpeg_end(data: bytes) -> int:
+    """Where the end's marker is, behind the headers, which may hold a JPEG of their own; -1 where there is none."""
+    scan = next((at for marker, at in _jpeg_segments(data) if marker == 0xDA), 0)
+    return data.find(b"\xff\xd9", scan)  # within pixels a byte of 255 is followed by 0 or a marker of another kind
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """The markers of a JPEG stream and where they are, up to where the pixels of its first scan begin."""
+    at = 2
+    while data[:2] == b"\xff\xd8" and at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        yield marker, at
+        if marker == 0xDA:
+            return
+        at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4])

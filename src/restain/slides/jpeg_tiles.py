@@ -22,7 +22,8 @@ import tifffile
 
 from restain.color.images import RGB8
 from restain.errors import SlideError
-from restain.slides.claims import encoded_size
+from restain.slides.claims import encoded_size, jpeg_ends_early, jpeg_is_hollow
+from restain.slides.reader import Piece, damaged
 
 LEAST_KEPT, MOST_KEPT = 16 << 20, 256 << 20
 
@@ -125,8 +126,11 @@ class JpegTiles:
         if self._file < 0:
             raise SlideError(f"{self._path.name} was closed")
         data = self._bytes_at(offset, count)
-        if encoded_size(data) not in (None, grid.side):  # the decoder would make an array of what it claims
+        # The decoder would make an array of what it claims, and fill what is missing with gray.
+        if encoded_size(data) not in (None, grid.side) or jpeg_ends_early(data):
             return None
+        if jpeg_is_hollow(data):  # of which no decoder says anything
+            raise SlideError(self._damaged(grid, index))
         try:
             pixels: Any = imagecodecs.jpeg8_decode(
                 data, tables=grid.tables, colorspace=grid.colorspace, outcolorspace="rgb", out=out
@@ -134,6 +138,14 @@ class JpegTiles:
         except (imagecodecs.Jpeg8Error, ValueError):  # the latter: not of the size of `out`
             return None
         return pixels if pixels.shape == (grid.side[1], grid.side[0], 3) else None
+
+    def _damaged(self, grid: "_Grid", index: int) -> str:
+        level = self.levels.index(grid)
+        whole = self.levels[0]
+        scale = 1.0 if whole is None else whole.size[0] / grid.size[0]
+        row, column = divmod(index, grid.columns)
+        place = (round(column * grid.side[0] * scale), round(row * grid.side[1] * scale))
+        return damaged(self._path.name, Piece(place, grid.side, place), level, "its JPEG ends in zeros")
 
     def _bytes_at(self, offset: int, count: int) -> bytes:
         if hasattr(os, "pread"):
