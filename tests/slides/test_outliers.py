@@ -79,6 +79,15 @@ def test_what_was_not_measured_has_no_score_and_no_say() -> None:
     assert scores([*slides, stand_in, {}]) == [*before, None, None]
 
 
+def test_glass_that_nobody_saw_is_no_look() -> None:
+    slides = cohort(20)
+    slides[0] |= {"white_origin": "prior", "white_point": [1.0, 1.0, 1.0]}
+    first = scores(slides)[0]
+    assert first is not None
+    assert not first.outlier
+    assert scores([slide | {"white_origin": "prior"} for slide in slides]) != scores(slides)
+
+
 @pytest.mark.parametrize("count", [0, 1, 4])
 def test_too_few(count: int) -> None:
     assert scores(cohort(count)) == [None] * count

@@ -82,9 +82,10 @@ def _numbers(appearance: Mapping[str, Any]) -> dict[str, NDArray[np.float64]] | 
     """The fields that are numbers, flat; None for what was not measured."""
     if not appearance or appearance.get("fallback"):
         return None
+    unseen = {"white_point"} if appearance.get("white_origin", "glass") != "glass" else set()  # a guess is no look
     found = {}
     for name, value in appearance.items():
-        if name in _NO_LOOKS or isinstance(value, (str, bool)) or value is None:
+        if name in _NO_LOOKS | unseen or isinstance(value, (str, bool)) or value is None:
             continue
         try:
             array = np.asarray(value, np.float64).ravel()

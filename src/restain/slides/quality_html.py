@@ -108,6 +108,8 @@ def _cohort(
     middle: dict[str, Any] = {}
     for name in reference:
         values = [item[name] for item in measured if isinstance(item.get(name), (list, float))]
+        if name == "white_point":
+            values = [item[name] for item in measured if item.get("white_origin") == "glass"]
         if values and len({np.shape(value) for value in values}) == 1:
             middle[name] = np.median(np.array(values, np.float64), axis=0).tolist()
     columns = [("reference", reference), ("median of the slides", middle)]
