@@ -50,7 +50,7 @@ class ColorMap:
         table = np.asarray(table)
         if table.shape != (256, 256, 256, 3) or table.dtype != np.uint8:
             raise InputError(f"got a table of {table.dtype} {table.shape}; wanted uint8 (256, 256, 256, 3)")
-        self._begin(pack(table.reshape(-1, 3)) | _READY)
+        self._begin(_ordered(pack(table.reshape(-1, 3)) | _READY))
 
     def _begin(self, packed: NDArray[np.uint32], function: ColorFunction | None = None) -> None:
         """Start from packed entries, as kernels.py describes them; `function` evaluates those that are 0."""
@@ -83,7 +83,7 @@ class ColorMap:
     @classmethod
     def identity(cls) -> "ColorMap":
         """Every colour to itself."""
-        return cls._from_packed(np.arange(COLORS, dtype=np.uint32) | _READY)
+        return cls._from_packed(_ordered(np.arange(COLORS, dtype=np.uint32) | _READY))
 
     @classmethod
     def apply_once(cls, function: ColorFunction, image: Any, *, workers: int | None = None) -> RGB8:
@@ -106,7 +106,7 @@ class ColorMap:
         codes = codes[: kernels.list_missing(table, pixels, codes)]
         _evaluate(function, table, codes, workers)  # an error loses the table; the next call makes another
         kernels.apply_table(table, pixels, out)
-        table[codes] = 0
+        table[places(codes)] = 0
         with _SCRATCH_LOCK:
             if len(_SCRATCH) < _MOST_SCRATCH:
                 _SCRATCH.append(table)
@@ -152,14 +152,13 @@ class ColorMap:
     @property
     def table(self) -> NDArray[np.uint8]:
         """(256, 256, 256, 3) uint8, a copy: `table[r, g, b]` is what (r, g, b) becomes."""
-        self.compile()
-        return unpack(self._packed).reshape(256, 256, 256, 3)
+        return unpack(self.codes).reshape(256, 256, 256, 3)
 
     @property
     def codes(self) -> NDArray[np.uint32]:
         """(16777216,) uint32, a copy: the table with every colour (r, g, b) written as r·65536 + g·256 + b."""
         self.compile()
-        return self._packed & _CODE
+        return self._packed[places(np.arange(COLORS, dtype=np.uint32))] & _CODE
 
     def then(self, second: "ColorMap") -> "ColorMap":
         """The one map that does what this map and then `second` do, byte for byte.
@@ -173,7 +172,8 @@ class ColorMap:
         if not isinstance(second, ColorMap):
             raise InputError(f"got {type(second).__name__}; wanted a ColorMap to apply after this one")
         second.compile()
-        return ColorMap._from_packed(second._packed[self.codes])
+        self.compile()
+        return ColorMap._from_packed(second._packed[places(self._packed & _CODE)])
 
     def save_cube(
         self, path: str | os.PathLike[str], size: int = 33, *, title: str = "restain", overwrite: bool = True
@@ -225,7 +225,7 @@ class ColorMap:
         return f"ColorMap({share:.0%} of {COLORS:,} colours evaluated)"
 
     def evaluate(self, codes: NDArray[np.uint32]) -> None:
-        """Evaluate colours that will occur, by their codes (n,), all at once and in threads; a compiled map has them."""
+        """Evaluate colours that will occur, by their codes (n,), at once and in threads; a compiled map has them all."""
         self._evaluate_missing(unpack(codes)[None])
 
     def _apply_lazily(self, pixels: RGB8, out: RGB8) -> None:
@@ -252,10 +252,25 @@ class ColorMap:
             try:
                 _evaluate(self._function, self._packed, missing[:count], self._workers)
             except BaseException:
-                listed = missing[:count]
+                listed = places(missing[:count])
                 listed = listed[self._packed[listed] & _READY == 0]
                 self._packed[listed] = 0  # so that they are listed again
                 raise
+
+
+def places(codes: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Where a packed table holds the colours of these codes (n,); as `kernels.place`."""
+    green = codes >> np.uint32(8) & np.uint32(255)
+    red, blue = (codes >> np.uint32(16)) - green & np.uint32(255), codes - green & np.uint32(255)
+    result: NDArray[np.uint32] = red << np.uint32(16) | blue << np.uint32(8) | green
+    return result
+
+
+def _ordered(entries: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """A packed table of entries that are given in the order of their colours' codes."""
+    packed = np.empty_like(entries)
+    packed[places(np.arange(COLORS, dtype=np.uint32))] = entries
+    return packed
 
 
 def usable_cores() -> int:
@@ -280,7 +295,7 @@ def _evaluate(
         values = np.asarray(function(unpack(chunk)))
         if values.shape != (len(chunk), 3) or np.isnan(values).any():
             raise InputError(f"a colour function gave {values.shape} with NaN or of the wrong shape for {len(chunk)}")
-        packed[chunk] = pack(np.rint(np.clip(values, 0, 255)).astype(np.uint8)) | _READY
+        packed[places(chunk)] = pack(np.rint(np.clip(values, 0, 255)).astype(np.uint8)) | _READY
 
     if len(chunks) < 2 or workers < 2:
         for chunk in chunks:

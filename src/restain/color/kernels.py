@@ -4,7 +4,9 @@ Compiled code is cached in the user's cache folder (`platformdirs.user_cache_dir
 where that is set), the one place that restain writes without being told to; if it cannot be written, each process
 compiles anew. Import this module only when pixels are at hand: importing Numba takes longer than all of restain.
 
-A colour's code is R·65536 + G·256 + B. A table entry holds a result's code in bits 0..23 and two flags.
+A colour's code is R·65536 + G·256 + B. A table entry holds a result's code in bits 0..23 and two flags. Entries are
+ordered by R − G and B − G (mod 256), then G: stained tissue goes from dark to light with little change of these
+differences, so that its colours share fewer cache lines than in the order of their codes (a third, on H&E).
 """
 
 import os
@@ -47,18 +49,24 @@ def _kernel(function: Callable[..., Any]) -> Any:
         config.CACHE_DIR = before
 
 
+@numba.njit(inline="always")
+def place(red: np.uint8, green: np.uint8, blue: np.uint8) -> np.uint32:
+    """Where a table holds a colour."""
+    level = np.uint32(green)
+    return (
+        (((np.uint32(red) - level) & np.uint32(255)) << np.uint32(16))
+        | (((np.uint32(blue) - level) & np.uint32(255)) << np.uint32(8))
+        | level
+    )
+
+
 @_kernel
 def apply_table(table: NDArray[np.uint32], image: NDArray[np.uint8], out: NDArray[np.uint8]) -> bool:
     """Write each pixel's table entry to `out`; False if an entry was not ready (its output is then meaningless)."""
     ready = READY
     for row in range(image.shape[0]):
         for column in range(image.shape[1]):
-            code = (
-                (np.uint32(image[row, column, 0]) << np.uint32(16))
-                | (np.uint32(image[row, column, 1]) << np.uint32(8))
-                | np.uint32(image[row, column, 2])
-            )
-            value = table[code]
+            value = table[place(image[row, column, 0], image[row, column, 1], image[row, column, 2])]
             ready &= value
             out[row, column, 0] = np.uint8((value >> np.uint32(16)) & np.uint32(255))
             out[row, column, 1] = np.uint8((value >> np.uint32(8)) & np.uint32(255))
@@ -79,7 +87,7 @@ def apply_ready(
     for row in range(image.shape[0]):
         for column in range(columns):
             red, green, blue = image[row, column, 0], image[row, column, 1], image[row, column, 2]
-            value = table[(np.uint32(red) << np.uint32(16)) | (np.uint32(green) << np.uint32(8)) | np.uint32(blue)]
+            value = table[place(red, green, blue)]
             if value & READY:
                 out[row, column, 0] = np.uint8((value >> np.uint32(16)) & np.uint32(255))
                 out[row, column, 1] = np.uint8((value >> np.uint32(8)) & np.uint32(255))
@@ -99,14 +107,13 @@ def list_missing(table: NDArray[np.uint32], image: NDArray[np.uint8], missing: N
     count = 0
     for row in range(image.shape[0]):
         for column in range(image.shape[1]):
-            code = (
-                (np.uint32(image[row, column, 0]) << np.uint32(16))
-                | (np.uint32(image[row, column, 1]) << np.uint32(8))
-                | np.uint32(image[row, column, 2])
-            )
-            if table[code] == 0:
-                table[code] = WANTED
-                missing[count] = code
+            red, green, blue = image[row, column, 0], image[row, column, 1], image[row, column, 2]
+            entry = place(red, green, blue)
+            if table[entry] == 0:
+                table[entry] = WANTED
+                missing[count] = (
+                    (np.uint32(red) << np.uint32(16)) | (np.uint32(green) << np.uint32(8)) | np.uint32(blue)
+                )
                 count += 1
     return count
 
