@@ -225,7 +225,7 @@ class ColorMap:
         return f"ColorMap({share:.0%} of {COLORS:,} colours evaluated)"
 
     def evaluate(self, codes: NDArray[np.uint32]) -> None:
-        """Evaluate colours that will occur, by their codes (n,), at once and in threads; a compiled map has them all."""
+        """Evaluate colours that will occur, by their codes (n,), at once and in threads."""
         self._evaluate_missing(unpack(codes)[None])
 
     def _apply_lazily(self, pixels: RGB8, out: RGB8) -> None:
