@@ -6,6 +6,8 @@ Every run is a process of its own, started as a user starts it, and killed at a 
 undisturbed run takes, start-up included. After each kill the input's checksums are compared, and whatever has an
 output's final name is compared, pixel by pixel and level by level, with what the undisturbed run wrote. In turns of
 five kills the same command is then run to its end and its outputs compared. Nothing depends on times but the moments.
+
+A second table says which damage of a JPEG tile each decoder notices, and which it turns into wrong colours.
 """
 
 import argparse
@@ -16,11 +18,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import openslide
 import tifffile
-from common import Image, print_header, print_table
+from common import Image, print_header, print_table, quietly
 from PIL import Image as Pillow
 
 import restain
@@ -52,6 +56,7 @@ def main() -> None:
     print_table(["", *COLUMNS], rows)
     bad = sum(int(row[1 + COLUMNS.index(column)]) for row in rows for column in BAD)
     print(f"\n{'nothing was lost' if not bad else f'{bad} FAULTS'}")
+    print_damage(np.random.default_rng(options.seed))
     sys.exit(bool(bad))
 
 
@@ -99,6 +104,62 @@ def kill(source: Path, work: Path, name: str, kills: int, generator: random.Rand
         counts["left"] += len(list(place.rglob("*.part")))
         counts["input changed"] += digest(source) != checksums
     return counts
+
+
+def print_damage(generator: np.random.Generator) -> None:
+    """Change one tile of a slide in several ways, and print what decoders make of it."""
+    with tempfile.TemporaryDirectory() as folder, quietly():
+        path = Path(folder) / "slide.tif"
+        write_array(path, restain.make_phantom(256, 256, seed=1).image, settings=PyramidSettings(tile=64))
+        data = path.read_bytes()
+        with tifffile.TiffFile(path) as handle:
+            start, count = handle.pages.first.dataoffsets[5], handle.pages.first.databytecounts[5]
+        pixels, middle = data.index(b"\xff\xda", start) - start + 14, count // 2
+        places = generator.integers(pixels, count - 18, 60)
+        flips = list(zip(places, 1 << generator.integers(0, 8, 60), strict=True))
+        changes = {
+            "one bit of the pixels flipped": [(p, bytes([data[start + p] ^ bit])) for p, bit in flips],
+            "16 random bytes in the pixels": [(p, generator.bytes(16)) for p in places],
+            "zeros from the middle to the end": [(middle, bytes(count - middle))],
+            "zeros from the middle, but an end": [(middle, bytes(count - middle - 2))],
+            "the end's marker in the middle": [(middle, b"\xff\xd9")],
+            "zeros throughout": [(0, bytes(count))],
+        }
+        wanted = {name: read(path) for name, read in DECODERS.items()}
+        rows = []
+        for title, edits in changes.items():
+            found = {name: Counter[str]() for name in DECODERS}
+            for place, new in edits:
+                path.write_bytes(data[: start + place] + new + data[start + place + len(new) :])
+                for name, read in DECODERS.items():
+                    found[name][outcome(read, path, wanted[name])] += 1
+            rows.append([title, *(", ".join(f"{n} {what}" for what, n in found[name].items()) for name in DECODERS)])
+    print_table(["one JPEG tile", *DECODERS], rows)
+
+
+def outcome(read: Callable[[Path], Image], path: Path, wanted: Image) -> str:
+    try:
+        return "same" if np.array_equal(read(path), wanted) else "wrong"
+    except Exception:  # whatever a library raises: it noticed
+        return "noticed"
+
+
+def by_restain(path: Path) -> Image:
+    with restain.open_slide(path) as slide:
+        return slide.read_region((0, 0), 0, slide.dimensions)[0]
+
+
+def by_openslide(path: Path) -> Image:
+    with openslide.OpenSlide(str(path)) as slide:
+        return np.asarray(slide.read_region((0, 0), 0, slide.dimensions))
+
+
+DECODERS: dict[str, Callable[[Path], Image]] = {
+    "restain": by_restain,
+    "OpenSlide": by_openslide,
+    "tifffile": lambda path: tifffile.imread(path),
+    "Pillow": lambda path: np.asarray(Pillow.open(path)),
+}
 
 
 def make_slide(folder: Path) -> Path:

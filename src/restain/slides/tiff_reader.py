@@ -25,7 +25,7 @@ def open_tiff(path: Path) -> Slide | None:
     try:
         handle = tifffile.TiffFile(path)
     except Exception as error:  # tifffile raises many types on damaged files; each means the same here
-        raise SlideError(f"tifffile: {error}") from None
+        raise _damaged_header(error) from None
     try:
         if _for_pillow(handle.pages.first):
             handle.close()
@@ -33,7 +33,13 @@ def open_tiff(path: Path) -> Slide | None:
         return TiffSlide(path, handle)
     except Exception as error:
         handle.close()
-        raise error if isinstance(error, SlideError) else SlideError(f"tifffile: {error}") from None
+        raise error if isinstance(error, SlideError) else _damaged_header(error) from None
+
+
+def _damaged_header(error: Exception) -> SlideError:
+    if isinstance(error, tifffile.TiffFileError):
+        return SlideError(f"tifffile: {error}")
+    return SlideError(f"its directory is damaged (tifffile: {type(error).__name__}: {error})")
 
 
 def _for_pillow(page: Any) -> bool:
