@@ -14,22 +14,18 @@ from PIL import Image
 
 from restain.color.histogram import ColorHistogram
 from restain.color.images import RGB8, as_rgb8
-from restain.errors import EstimateWarning, InputError, OutputError, SlideWarning
+from restain.errors import EstimateWarning, OutputError, SlideWarning
 from restain.methods.macenko import Macenko
-from restain.phantom import STAINS_B, make_phantom
 from restain.slides import batch
 from restain.slides.batch import (
     BatchSettings,
-    Failure,
     is_image,
     normalize_file,
-    normalize_files,
     plan_outputs,
 )
 from restain.slides.icc import srgb_profile
-from restain.slides.pipeline import SlideResult
 from restain.slides.reader import open_slide
-from restain.slides.writer import PyramidSettings, write_array
+from restain.slides.writer import PyramidSettings
 
 SETTINGS = BatchSettings(pyramid=PyramidSettings(tile=64))
 
@@ -228,141 +224,6 @@ def test_blank_and_black_images(fitted: Macenko, tmp_path: Path) -> None:
         assert len(result.warnings) == 1
     white = fitted.reference_.white_point if fitted.reference_ else None
     np.testing.assert_allclose(pixels(tmp_path / "out240.png").mean(axis=(0, 1)), white, atol=1)
-
-
-# ---- many files -------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def folder(tissue: RGB8, tmp_path: Path) -> Path:
-    """Three images of two labs, a slide in a subfolder, and what cannot be read."""
-    path = tmp_path / "in"
-    (path / "sub").mkdir(parents=True)
-    Image.fromarray(tissue).save(path / "a.png")
-    Image.fromarray(make_phantom(200, 150, seed=8, stain_matrix=STAINS_B).image).save(path / "b.png")
-    Image.fromarray(tissue[:100]).save(path / "c.jpg")
-    write_array(path / "sub" / "slide.tif", tissue, settings=PyramidSettings(tile=64))
-    return path
-
-
-def pairs_of(folder: Path) -> list[tuple[Path, Path]]:
-    sources = sorted(path for path in folder.rglob("*") if path.is_file())
-    return plan_outputs(sources, folder, folder.parent / "out")
-
-
-def outputs(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
-def test_a_folder(folder: Path, fitted: Macenko, tmp_path: Path) -> None:
-    results = list(normalize_files(pairs_of(folder), fitted, SETTINGS))
-    assert all(isinstance(result, SlideResult) for result in results)
-    assert [result.source.name for result in results] == ["a.png", "b.png", "c.jpg", "slide.tif"]
-    assert set(outputs(tmp_path / "out")) == {"a.png", "b.png", "c.jpg", "sub/slide.tif"}
-    for name in ("a.png", "b.png"):  # each by its own estimate
-        np.testing.assert_array_equal(pixels(tmp_path / "out" / name), fitted.transform(pixels(folder / name)))
-
-
-def test_the_number_of_workers_does_not_show(folder: Path, fitted: Macenko, tmp_path: Path) -> None:
-    seen = []
-    for workers in (1, 2, 5):
-        list(normalize_files(pairs_of(folder), fitted, BatchSettings(workers=workers, overwrite=True)))
-        seen.append(outputs(tmp_path / "out"))
-    assert seen[0] == seen[1] == seen[2]
-
-
-@pytest.mark.parametrize("estimate", ["image", "folder"])
-def test_one_bad_file_is_reported_and_the_rest_completes(
-    estimate: Any, folder: Path, fitted: Macenko, tmp_path: Path
-) -> None:
-    (folder / "bad.png").write_bytes((folder / "a.png").read_bytes()[:5000])
-    (folder / "words.svs").write_text("not a slide")
-    (folder / "z.tif").touch()
-    results = list(normalize_files(pairs_of(folder), fitted, BatchSettings(estimate=estimate)))
-    assert len(results) == 7
-    failed = {result.source.name: result.error for result in results if isinstance(result, Failure)}
-    assert set(failed) == {"bad.png", "words.svs", "z.tif"}
-    assert all(str(folder) in error and "\n" not in error for error in failed.values())
-    assert set(outputs(tmp_path / "out")) == {"a.png", "b.png", "c.jpg", "sub/slide.tif"}
-
-
-@pytest.mark.parametrize("error", [ValueError("odd"), RuntimeError("odder"), KeyError("oddest")])
-def test_an_error_that_nobody_foresaw_stops_one_file_only(
-    error: Exception, folder: Path, fitted: Macenko, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = batch.normalize_file
-
-    def normalize(source: Path, *arguments: Any, **options: Any) -> SlideResult:
-        if source.name == "b.png":
-            raise error
-        return real(source, *arguments, **options)
-
-    monkeypatch.setattr(batch, "normalize_file", normalize)
-    results = list(normalize_files(pairs_of(folder), fitted, SETTINGS))
-    assert [type(result) for result in results] == [SlideResult, Failure, SlideResult, SlideResult]
-    assert "odd" in results[1].error  # type: ignore[union-attr]
-    assert set(outputs(tmp_path / "out")) == {"a.png", "c.jpg", "sub/slide.tif"}
-
-
-def test_a_damaged_icc_profile_does_not_stop_the_rest(
-    folder: Path, tissue: RGB8, fitted: Macenko, tmp_path: Path
-) -> None:
-    tifffile.imwrite(folder / "icc.tif", tissue, photometric="rgb", tile=(64, 64), iccprofile=b"no profile" * 20)
-    list(normalize_files(pairs_of(folder), fitted, SETTINGS))
-    assert {"a.png", "b.png", "c.jpg", "sub/slide.tif"} <= set(outputs(tmp_path / "out"))
-
-
-def test_a_folder_that_cannot_be_made_is_reported(folder: Path, fitted: Macenko, tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "sub").write_text("a file where a folder should be")
-    results = list(normalize_files(pairs_of(folder), fitted, SETTINGS))
-    assert [type(result) for result in results] == [SlideResult, SlideResult, SlideResult, Failure]
-
-
-def test_existing_outputs_are_reported_and_kept(folder: Path, fitted: Macenko, tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "b.png").write_text("precious")
-    results = list(normalize_files(pairs_of(folder), fitted, SETTINGS))
-    assert [type(result) for result in results] == [SlideResult, Failure, SlideResult, SlideResult]
-    assert (tmp_path / "out" / "b.png").read_text() == "precious"
-
-
-def test_one_estimate_for_a_folder(folder: Path, fitted: Macenko, tmp_path: Path) -> None:
-    (folder / "sub" / "slide.tif").unlink()
-    results = list(normalize_files(pairs_of(folder), fitted, BatchSettings(estimate="folder")))
-    together = fitted.estimate(ColorHistogram.from_images([pixels(folder / n) for n in ("a.png", "b.png", "c.jpg")]))
-    for result in results:
-        assert isinstance(result, SlideResult)
-        assert result.appearance == together
-    np.testing.assert_array_equal(
-        pixels(tmp_path / "out" / "b.png"), fitted.transform(pixels(folder / "b.png"), together)
-    )
-
-
-def test_nothing_but_bad_files(fitted: Macenko, tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_text("words")
-    pairs = [(tmp_path / "a.png", tmp_path / "out" / "a.png")]
-    assert [type(result) for result in normalize_files(pairs, fitted, SETTINGS)] == [Failure]
-    with pytest.raises(InputError, match=r"none of the files could be read.*a\.png"):
-        list(normalize_files(pairs, fitted, BatchSettings(estimate="folder")))
-
-
-def test_progress_counts_files(folder: Path, fitted: Macenko) -> None:
-    (folder / "bad.png").write_text("words")
-    told: list[tuple[int, int, str]] = []
-    list(
-        normalize_files(
-            pairs_of(folder), fitted, SETTINGS, progress=lambda done, total, path: told.append((done, total, path.name))
-        )
-    )
-    assert told == [(1, 5, "a.png"), (2, 5, "b.png"), (3, 5, "bad.png"), (4, 5, "c.jpg"), (5, 5, "slide.tif")]
-
-
-def test_notes_of_each_file_stay_with_it(folder: Path, fitted: Macenko) -> None:
-    Image.new("RGB", (50, 40), (240, 240, 240)).save(folder / "blank.png")
-    results = {result.source.name: result for result in normalize_files(pairs_of(folder), fitted, SETTINGS)}
-    noted = {name for name, result in results.items() if isinstance(result, SlideResult) and result.warnings}
-    assert noted == {"blank.png"}
 
 
 # ---- what travels with a plain image ----------------------------------------------------------------------------

@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
+from restain.color.histogram import ColorHistogram
 from restain.color.images import RGB8
 from restain.errors import InputError, OutputError
 from restain.lock import Lock
@@ -141,6 +143,39 @@ def test_an_error_that_nobody_foresaw_stops_one_slide_only(
     normalized(folder, tmp_path / "out")
     assert statuses(tmp_path / "out") == dict.fromkeys(GOOD, "done") | {"b.png": "failed"}
     assert rows_of(tmp_path / "out")["b.png"].error == "unforeseen KeyError: 'odd'"
+
+
+def test_a_damaged_icc_profile_does_not_stop_the_rest(folder: Path, tissue: RGB8, tmp_path: Path) -> None:
+    tifffile.imwrite(folder / "icc.tif", tissue, photometric="rgb", tile=(64, 64), iccprofile=b"no profile" * 20)
+    normalized(folder, tmp_path / "out")
+    assert set(outputs(tmp_path / "out")) >= GOOD
+
+
+def test_a_folder_that_cannot_be_made_is_reported(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "sub").write_text("a file where a folder should be")
+    normalized(folder, tmp_path / "out")
+    assert statuses(tmp_path / "out") == dict.fromkeys(GOOD, "done") | {"sub/slide.tif": "failed"}
+
+
+def test_one_estimate_for_a_folder(folder: Path, fitted: Macenko, tmp_path: Path) -> None:
+    (folder / "sub" / "slide.tif").unlink()
+    normalized(folder, tmp_path / "out", fitted, dataclasses.replace(SETTINGS, estimate="folder"))
+    images = {name: np.asarray(Image.open(folder / name)) for name in ("a.png", "b.png", "c.jpg")}
+    together = fitted.estimate(ColorHistogram.from_images(list(images.values())))
+    looks = describe(fitted, together)["appearance"]
+    assert [row.appearance for row in rows_of(tmp_path / "out").values()] == [looks] * 3
+    with Image.open(tmp_path / "out" / "b.png") as image:
+        np.testing.assert_array_equal(np.asarray(image), fitted.transform(images["b.png"], together))
+
+
+def test_nothing_but_bad_files(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_text("words")
+    normalized(tmp_path / "in", tmp_path / "out")
+    assert statuses(tmp_path / "out") == {"a.png": "failed"}
+    with pytest.raises(InputError, match=r"none of the files could be read.*a\.png"):
+        normalized(tmp_path / "in", tmp_path / "out", settings=dataclasses.replace(SETTINGS, estimate="folder"))
 
 
 def test_warnings_are_entered(folder: Path, tmp_path: Path) -> None:
@@ -392,7 +427,7 @@ def test_the_consensus_is_that_of_the_samples(folder: Path, tmp_path: Path) -> N
             samples.append(sample_slide(source))
         else:
             with Image.open(source) as image:
-                samples.append(cohort_work.ColorHistogram.from_image(np.asarray(image)))
+                samples.append(ColorHistogram.from_image(np.asarray(image)))
     assert result.normalizer == Macenko().fit(consensus_of(samples))
     assert load(tmp_path / "out").provenance_["consensus_of"] == 4
 

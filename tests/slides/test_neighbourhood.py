@@ -25,7 +25,7 @@ from restain.evaluation.metrics.seams import seam_score
 from restain.methods import METHODS
 from restain.methods.windows import apply_windows
 from restain.phantom import Scanner, make_phantom
-from restain.slides.batch import BatchSettings, normalize_file, normalize_files
+from restain.slides.batch import BatchSettings, estimate_together, normalize_file
 from restain.slides.pipeline import describe, normalize_slide, write_mapped
 from restain.slides.reader import open_slide
 from restain.slides.sample import estimate_slide, sample_mapped, sample_slide, sample_tiles
@@ -357,17 +357,18 @@ def test_an_image_has_its_own_statistics_and_a_folder_shares_them(tissue: RGB8, 
         image = np.ascontiguousarray(tissue[90 * index : 90 * index + 100, :200])
         Image.fromarray(image).save(tmp_path / f"{index}.png")
         pairs.append((tmp_path / f"{index}.png", tmp_path / f"out{index}.png"))
-    alone = [result.appearance for result in normalize_files(pairs, blur, BatchSettings())]
+    alone = [normalize_file(source, output, blur, BatchSettings()).appearance for source, output in pairs]
     assert [appearance.statistics for appearance in alone] == ["image"] * 3
     facts = json.loads(Image.open(pairs[0][1]).text["Description"])
     assert facts["appearance"]["statistics"] == "image"
-    settings = BatchSettings(estimate="folder", overwrite=True)
-    together = [result.appearance for result in normalize_files(pairs, blur, settings)]
-    assert [appearance.statistics for appearance in together] == ["slide"] * 3
-    assert together[0] == together[1] == together[2]
-    assert together == [result.appearance for result in normalize_files(pairs, blur, settings)]
+    settings = BatchSettings(overwrite=True)
+    together, failed = estimate_together([source for source, _ in pairs], blur, settings)
+    assert together.statistics == "slide"
+    assert failed == {}
+    assert estimate_together([source for source, _ in pairs], blur, settings) == (together, {})
+    normalize_file(*pairs[0], blur, settings, appearance=together)
     first = np.asarray(Image.open(pairs[0][1]))
-    np.testing.assert_array_equal(first, blur.transform(Image.open(pairs[0][0]), together[0]))
+    np.testing.assert_array_equal(first, blur.transform(Image.open(pairs[0][0]), together))
 
 
 def test_a_slide_without_tissue_has_no_tiles(blur: Blur, tmp_path: Path) -> None:

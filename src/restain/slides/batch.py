@@ -1,12 +1,9 @@
-"""Images and slides, one or many: what `restain normalize` does. One bad file is reported, the rest completes."""
+"""Images and slides, one by one: where their outputs go, and how each is normalized. `cohort` does many."""
 
 import json
-import os
 import time
-import warnings
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +16,7 @@ from restain.files import write_atomically
 from restain.methods.base import Appearance, Normalizer
 from restain.slides.codecs import PyramidSettings
 from restain.slides.folders import is_slide_folder
-from restain.slides.formats import pyramid_format, stem_of
+from restain.slides.formats import FORMATS, pyramid_format, stem_of
 from restain.slides.icc import Icc
 from restain.slides.image_reader import WRITTEN, ImageSlide, encode_image, writes_alpha
 from restain.slides.pipeline import (
@@ -79,8 +76,10 @@ def is_sampled(slide: Slide, output: Path) -> bool:
     return slide.pyramidal or (format is not None and (large or format != "tiff"))
 
 
-def plan_outputs(sources: Iterable[Path], root: Path, folder: Path) -> list[tuple[Path, Path]]:
-    """Pair each source below `root` with its output below `folder`: same name; slides that are no TIFF become .tif.
+def plan_outputs(sources: Iterable[Path], root: Path, folder: Path, format: str = "tiff") -> list[tuple[Path, Path]]:
+    """Pair each source below `root` with its output below `folder`: same name, slides ending as their `format` does.
+
+    Plain images keep their format, and so do all TIFF where the format is "tiff"; else they count as slides.
 
     Raises:
         OutputError: two sources would be written to one output.
@@ -88,12 +87,14 @@ def plan_outputs(sources: Iterable[Path], root: Path, folder: Path) -> list[tupl
     pairs: dict[Path, Path] = {}
     for source in sources:
         relative = source.relative_to(root) if source.is_relative_to(root) else Path(source.name)
-        if source.is_dir():  # a slide, whose name may have dots
-            output = folder / relative.with_name(f"{stem_of(relative)}.tif")
-        elif source.suffix.lower() in WRITTEN:
+        kind, ending = source.suffix.lower(), FORMATS[format].suffixes[0]
+        is_tiff = kind in FORMATS["tiff"].suffixes
+        if source.is_dir() or (is_tiff and format != "tiff"):  # whose name may have dots, or two endings
+            output = folder / relative.with_name(stem_of(relative) + ending)
+        elif kind in WRITTEN:
             output = folder / relative
         else:
-            output = folder / relative.with_suffix(".png" if source.suffix.lower() in IMAGE_SUFFIXES else ".tif")
+            output = folder / relative.with_name(relative.stem + (".png" if kind in IMAGE_SUFFIXES else ending))
         if output in pairs:
             raise OutputError(f"{pairs[output]} and {source} would both be written to {output}; rename one of them")
         pairs[output] = source
@@ -136,50 +137,6 @@ def normalize_file(
             workers=settings.workers,
             progress=progress,
         )
-
-
-def normalize_files(
-    pairs: list[tuple[Path, Path]],
-    normalizer: Normalizer,
-    settings: BatchSettings,
-    *,
-    together: list[Path] | None = None,
-    progress: Callable[[int, int, Path], None] | None = None,
-) -> Iterator[SlideResult | Failure]:
-    """Normalize many files, in order; a file that fails gives a `Failure`, and the rest goes on.
-
-    With `settings.estimate` "folder" one appearance is estimated from all of `together` (None for the sources of
-    `pairs`): a run that goes on where it stopped must estimate from what is finished too.
-    """
-    appearance = None
-    failed: dict[Path, Failure] = {}
-    if settings.estimate == "folder":
-        appearance, failed = estimate_together(together or [source for source, _ in pairs], normalizer, settings)
-    workers = settings.workers or os.cpu_count() or 1
-    # A network takes all cores or the one GPU, and much memory, for each file: one is read or written beside another's.
-    at_once = min(workers, 2) if normalizer.neighbourhood else workers
-    # The threads are shared out between files and, where there are few, the tiles of each.
-    settings = replace(settings, workers=max(1, workers // min(max(len(pairs), 1), at_once)))
-
-    def job(pair: tuple[Path, Path]) -> SlideResult | Failure:
-        source, output = pair
-        if source in failed:
-            return failed[source]
-        try:
-            output.parent.mkdir(parents=True, exist_ok=True)
-            return normalize_file(source, output, normalizer, settings, appearance=appearance)
-        except (RestainError, OSError, MemoryError) as error:
-            return Failure(source, str(error) or type(error).__name__)
-        except Exception as error:  # whatever it is, it must not cost the other files
-            return Failure(source, f"unforeseen {type(error).__name__}: {error}")
-
-    # `warnings.catch_warnings` is not thread-safe, so warnings are collected around all of it, not per thread.
-    with warnings.catch_warnings(), ThreadPoolExecutor(at_once) as pool:
-        warnings.simplefilter("ignore")  # each result says its own
-        for done, result in enumerate(pool.map(job, pairs), start=1):
-            if progress is not None:
-                progress(done, len(pairs), result.source)
-            yield result
 
 
 def _normalize_image(

@@ -13,6 +13,7 @@ was stopped, however it was, goes on where the manifest ends.
 
 import functools
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -93,6 +94,9 @@ def normalize_cohort(
     """
     settings = settings or BatchSettings()
     with ExitStack() as stack:
+        # Each row says its own. Around all threads, as `catch_warnings` is not made for one.
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
         lock = Lock(folder / LOCK, "written to")
         stack.callback(lock.release)
         book = stack.enter_context(Manifest(folder))

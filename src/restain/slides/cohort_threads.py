@@ -2,10 +2,8 @@
 
 import os
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -62,7 +60,7 @@ class Threads:
 
         flying: dict[Future[Any], Job] = {}
         waiting = iter(jobs)
-        with _quiet(), ThreadPoolExecutor(at_once) as pool:
+        with ThreadPoolExecutor(at_once) as pool:
             try:
                 while True:
                     # One more for each thread: it is there while the one before is entered into the manifest.
@@ -84,11 +82,3 @@ class Threads:
 
     def close(self) -> None:
         """Nothing is held."""
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without warnings: each result says its own. Around all threads, as `catch_warnings` is not made for one."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
