@@ -65,6 +65,7 @@ def normalize(
     workers: int | None = None,
     quality: int = 90,
     subsampling: Literal["444", "422", "420"] = "444",
+    format: Literal["tiff", "ome-tiff", "ome-zarr", "dicom"] | None = None,
     compression: Literal["jpeg", "jpeg2000", "jpegxl", "webp", "deflate", "zstd", "none"] | None = None,
     tile_size: int = 512,
     max_pixels: int = 64_000_000,
@@ -114,6 +115,8 @@ def normalize(
         Quality of slides, 1 to 100: of JPEG, JPEG 2000, JPEG XL and WebP; the last three lose nothing at 100.
     subsampling: str
         Chroma subsampling of slides in JPEG.
+    format: str
+        Of slides (and all TIFF) that are written into a folder, tiff by default; a single output says it by its name.
     compression: str
         Of slides; jpeg by default, and zstd in OME-Zarr.
     tile_size: int
@@ -127,13 +130,14 @@ def normalize(
     from restain.slides.batch import BatchSettings, normalize_file, plan_outputs
     from restain.slides.codecs import PyramidSettings
     from restain.slides.folders import is_folder
+    from restain.slides.formats import pyramid_format
 
     _check_workers(workers)
     settings = BatchSettings(
         estimate=estimate,
         max_pixels=max_pixels,
         seed=seed,
-        pyramid=PyramidSettings(tile_size, quality, subsampling, compression),
+        pyramid=PyramidSettings(tile_size, quality, subsampling, compression, format or "tiff"),
         associated=associated,
         icc=icc,
         on_error=on_error,
@@ -158,7 +162,7 @@ def normalize(
     failures: list[Failure] = []
     if many:
         root = Path(source) if Path(source).is_dir() else Path(os.path.commonpath([f.parent for f in files]))
-        pairs = plan_outputs(_images(files, root, output), root, output)
+        pairs = plan_outputs(_images(files, root, output), root, output, format or "tiff")
         _check_preview(preview, pairs, overwrite)
         if root.resolve().is_relative_to(output.resolve()):
             raise OutputError(f"{output} is, or holds, the input folder itself; name another folder")
@@ -173,7 +177,11 @@ def normalize(
             scheduler=scheduler,
         )
     else:
-        target_path = output / plan_outputs(files, files[0].parent, Path())[0][1] if is_folder(output) else output
+        target_path = output
+        if is_folder(output):
+            target_path = plan_outputs(files, files[0].parent, output, format or "tiff")[0][1]
+        elif format not in (None, pyramid_format(output)):
+            raise InputError(f"--format {format} and the name {output.name} say different things; leave out --format")
         _check_preview(preview, [(files[0], target_path)], overwrite)
         with slide_progress() as progress:
             result = normalize_file(files[0], target_path, fitted, settings, progress=progress)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from restain.color.images import RGB8
 from restain.errors import OutputError, SlideError
@@ -179,6 +180,17 @@ def test_a_slide_that_is_a_folder_is_one_input(cohort: Path) -> None:
     assert find_files(cohort / "*.zarr") == [cohort / "a.ome.zarr", cohort / "b.zarr"]
 
 
+@pytest.mark.parametrize(
+    ("format", "ending"), [("tiff", ".tif"), ("ome-tiff", ".ome.tif"), ("ome-zarr", ".ome.zarr"), ("dicom", ".dcm")]
+)
+def test_outputs_in_another_format(format: str, ending: str) -> None:
+    sources = [Path(f"in/{name}") for name in ("a.b.svs", "c.png", "d.jp2", "e.dcm")]
+    tiff = Path("in/f.ome.tif")
+    planned = [output.name for _, output in plan_outputs([*sources, tiff], Path("in"), Path("o"), format)]
+    kept = "f.ome.tif" if format == "tiff" else f"f{ending}"
+    assert planned == [f"a.b{ending}", "c.png", "d.png", f"e{ending}", kept]
+
+
 def test_which_folders_are_slides(cohort: Path) -> None:
     assert [is_slide_folder(cohort / name) for name in ("a.ome.zarr", "c.x.dcm", "sub", ".")] == [
         True,
@@ -274,3 +286,21 @@ def test_the_command_takes_folders_among_a_cohort(run: Run, cohort: Path, tmp_pa
     outcome = run("normalize", cohort, tmp_path / "p.ome.zarr")
     assert outcome.code == 2
     assert "named like one; several inputs need a folder" in outcome.err
+
+
+def test_the_command_writes_a_cohort_in_another_format(run: Run, cohort: Path, tissue: RGB8, tmp_path: Path) -> None:
+    Image.fromarray(tissue).save(cohort / "e.png")
+    arguments = ["normalize", cohort, tmp_path / "o", "--tile-size", 64, "--format", "ome-zarr"]
+    outcome = run(*arguments)
+    assert outcome.code == 0, outcome.err
+    found = {path.relative_to(tmp_path / "o").as_posix() for path in find_files(tmp_path / "o") if is_image(path)}
+    assert found == {"a.ome.zarr", "b.ome.zarr", "c.x.ome.zarr", "sub/d.ome.zarr", "sub/level-0.ome.zarr", "e.png"}
+    assert zarr.open_group(tmp_path / "o" / "b.ome.zarr", mode="r")["0"].shape == (3, 301, 423)
+    again = run(*arguments)
+    assert again.code == 0
+    outcome = run("normalize", cohort / "b.zarr", tmp_path / "x.tif", "--format", "dicom")
+    assert outcome.code == 2
+    assert "--format dicom and the name x.tif say different things" in outcome.err
+    outcome = run("normalize", cohort, tmp_path / "p", "--format", "dicom", "--compression", "webp")
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "got compression 'webp' for DICOM" in outcome.err
