@@ -474,6 +474,32 @@ def test_outputs_that_nobody_knows_are_left(here: Path, run: Run) -> None:
     assert outputs("o") == {name: data for name, data in first.items() if name not in OWN_FILES}
 
 
+def test_resuming_and_overwriting(run: Run) -> None:
+    assert run("normalize", "tiles", "o").out == "3 files normalized by macenko\n"
+    refused = run("normalize", "tiles", "o", "--no-resume")
+    assert refused.code == 2
+    assert "needs --overwrite" in refused.err
+    mixed = run("normalize", "tiles", "o", "--method", "reinhard")
+    assert mixed.code == 2
+    assert "made by another method, reference or settings" in mixed.err
+    assert run("normalize", "tiles", "o", "--overwrite").out == "3 files normalized by macenko\n"
+    assert run("normalize", "tiles", "o", "--overwrite", "--resume").out == "0 files normalized by macenko\n"
+    other = ("normalize", "tiles", "o", "--overwrite", "--resume", "--method", "reinhard")
+    assert run(*other).out == "3 files normalized by reinhard\n"
+    assert run(*other).out == "0 files normalized by reinhard\n"
+
+
+def test_the_consensus_of_a_folder(here: Path, run: Run) -> None:
+    assert run("normalize", "tiles", "o", "--target-consensus", "--method", "reinhard") == Outcome(
+        0, "3 files normalized by reinhard\n", ""
+    )
+    consensus = restain.load(here / "o")
+    assert consensus.provenance_["consensus_of"] == 3
+    np.testing.assert_array_equal(pixels("o/a.png"), consensus.transform(TISSUE))
+    assert run("normalize", "a.png", "one.png", "--normalizer", "o").code == 0
+    np.testing.assert_array_equal(pixels("one.png"), pixels("o/a.png"))
+
+
 def test_outputs_within_the_inputs_are_not_normalized_again(here: Path, run: Run) -> None:
     assert run("normalize", "tiles", "tiles/o").code == 0
     first = outputs("tiles/o")
