@@ -276,6 +276,24 @@ def test_other_formats(name: str, image: RGB8, tmp_path: Path, fitted: Macenko) 
     assert (pixels[bad] == 255).all()
 
 
+def test_a_damaged_label_is_left_out(svs: Path, tmp_path: Path, fitted: Macenko) -> None:
+    path = tmp_path / "broken.svs"
+    path.write_bytes(svs.read_bytes())
+    with tifffile.TiffFile(svs) as handle:
+        (label,) = (page for page in handle.pages if "label" in page.description)
+        offset, count = label.dataoffsets[0], label.databytecounts[0]
+    with path.open("r+b") as stream:
+        stream.seek(offset + 4)
+        stream.write(b"\xff" * (count - 4))
+    with pytest.raises(SlideError, match=r"the label image of broken\.svs is damaged"):
+        normalize_slide(path, tmp_path / "out.tif", fitted, associated="keep")
+    told = normalized(path, "skip", associated="keep")[2]
+    assert len(told) == 1
+    assert told[0].startswith("the label image was left out: ")
+    with tifffile.TiffFile(tmp_path / "broken.skip.None.tif") as handle:
+        assert [page.description for page in handle.pages if not page.is_tiled] == ["macro"]
+
+
 # ---- the option -------------------------------------------------------------------------------------------------
 
 
@@ -297,6 +315,10 @@ def test_the_option_of_the_command(many: bool, files: tuple[Path, Path], run: Ru
     skipped = run("normalize", source, output, "--tile-size", SIDE, "--on-error", "skip", *(["--overwrite"] * many))
     assert skipped.code == 0, skipped.err
     assert "left out (x, y in level-0 pixels): 3 of level 0 at (128, 64), (0, 192), (384, 256)" in skipped.err
+    sheet = folder / f"sheet {many}.png"
+    seen = run("normalize", files[1], folder / "seen.tif", "--on-error", "skip", "--preview", sheet)
+    assert seen.code == 0, seen.err
+    assert sheet.exists()
     again = run("normalize", files[1], folder / "filled.tif", "--on-error", "fill", "--json")
     assert "filled with glass" in again.json["results"][0]["warnings"][0]
 

@@ -52,6 +52,7 @@ class ForgivingSlide(Slide):
         self._lock = threading.Lock()
         # Hamamatsu's tiles are parts of one JPEG: near damage one read may fail and a smaller one may not.
         self._whole_tiles = "hamamatsu" not in slide.format
+        self._left_out: list[str] = []
         self._verdicts: dict[tuple[int, tuple[int, int]], bool] = {}
         self.glass: NDArray[np.float64] | None = None
         self.damage: dict[tuple[int, tuple[int, int]], str] = {}
@@ -93,10 +94,15 @@ class ForgivingSlide(Slide):
         if self.damage and not histogram.counts.any():
             raise SlideError(f"nothing of {self.path.name} could be read; {next(iter(self.damage.values()))}")
 
+    def leave_out(self, name: str, reason: str) -> None:
+        """Note that an associated image, which cannot be read, is left out."""
+        self._left_out = [*self._left_out, f"the {name} image was left out: {reason}"]
+        self._write_notes()
+
     def tell(self) -> None:
-        """Issue one `SlideWarning` on all damage that was met, where there was some; it is also the last note."""
-        if self.damage:
-            warnings.warn(self._line(), SlideWarning, stacklevel=2)
+        """Issue the notes on damage: one for all tiles that were met, and one for each image left out."""
+        for note in self.notes[len(self._slide.notes) :]:
+            warnings.warn(note, SlideWarning, stacklevel=2)
 
     def close(self) -> None:
         self._slide.close()
@@ -112,8 +118,11 @@ class ForgivingSlide(Slide):
                 except SlideError as error:
                     self._verdicts[key] = False
                     self.damage = {**self.damage, key: str(error)}  # others iterate over the old one
-                    self.notes = [*self._slide.notes, self._line()]
+                    self._write_notes()
             return self._verdicts[key]
+
+    def _write_notes(self) -> None:
+        self.notes = [*self._slide.notes, *([self._line()] if self.damage else []), *self._left_out]
 
     def _extent(self, level: int, tile: tuple[int, int]) -> tuple[int, int]:
         """The size of a tile without what reaches beyond the level, in the level's pixels."""

@@ -154,8 +154,15 @@ class OpenSlideSlide(Slide):
     def _associated(self, name: str) -> RGB8:
         try:
             return as_rgb8(np.asarray(self._handle.associated_images[name]))
-        except openslide.OpenSlideError as error:
-            raise SlideError(f"the {name} image of {self.path.name} is damaged: {error}") from None
+        except openslide.OpenSlideError:  # of this image, or of whatever was read before
+            pass
+        with self._mending:
+            self._handle = self._opened_again()
+            try:
+                return as_rgb8(np.asarray(self._handle.associated_images[name]))
+            except openslide.OpenSlideError as error:
+                self._handle = self._opened_again()
+                raise SlideError(f"the {name} image of {self.path.name} is damaged: {error}") from None
 
 
 def _for_tifffile(path: Path) -> bool:

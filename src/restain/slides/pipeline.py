@@ -26,7 +26,7 @@ from restain import __version__
 from restain.color.colormap import ColorMap
 from restain.color.histogram import ColorHistogram
 from restain.color.images import RGB8
-from restain.errors import InputError, OutputError
+from restain.errors import InputError, OutputError, SlideError
 from restain.methods.base import Appearance, Normalizer
 from restain.methods.windows import WindowMap, stream_blocks
 from restain.slides.codecs import EncodedTile, PyramidSettings, encode_tile
@@ -343,7 +343,16 @@ def _ordered(
 
 
 def _associated(slide: Slide) -> dict[str, RGB8]:
-    return {name: read() for name, read in slide.associated_images.items() if name in ("label", "macro")}
+    images = {}
+    for name in ("label", "macro"):
+        if name in slide.associated_images:
+            try:
+                images[name] = slide.associated_images[name]()
+            except SlideError as error:
+                if not isinstance(slide, ForgivingSlide):
+                    raise
+                slide.leave_out(name, str(error))
+    return images
 
 
 def _description(slide: Slide, normalizer: Normalizer, appearance: Appearance, sample: Mapping[str, Any]) -> str:

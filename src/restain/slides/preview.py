@@ -50,7 +50,7 @@ def encode_sheet(sheet: Image.Image, suffix: str) -> bytes:
 
 
 def _small(path: Path) -> NDArray[np.uint8]:
-    with open_slide(path) as slide:
+    with open_slide(path, on_error="skip") as slide:  # a hole in a picture spoils nothing else
         pixels, _ = slide.thumbnail(2 * _CELL)
     # A slide's levels need not halve as the output's do; scaled to one size, before and after lie side by side.
     image = Image.fromarray(pixels)

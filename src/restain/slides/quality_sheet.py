@@ -123,7 +123,7 @@ def _place(pair: tuple[Row, Score | None]) -> tuple[int, float, str]:
 def _look(folder: Path, row: Row, score: Score | None) -> Card:
     """Pictures of a slide before and after. What cannot be read any more is a card without."""
     try:
-        with open_slide(row.input) as source, open_slide(folder / row.output) as output:
+        with open_slide(row.input, on_error="skip") as source, open_slide(folder / row.output) as output:
             before, _ = _seen(source)
             after, glass = _seen(output)
             return Card(row, score, _data_uri(before, output), _data_uri(after, output), glass)
