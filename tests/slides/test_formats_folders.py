@@ -142,11 +142,18 @@ def test_permissions_are_the_user_s(name: str, tissue: RGB8, tmp_path: Path) -> 
     assert os.stat(tmp_path / name).st_mode == os.stat(tmp_path / "mine").st_mode
 
 
-def test_the_input_is_never_the_output(tissue: RGB8, fitted: Macenko, tmp_path: Path) -> None:
-    write_array(tmp_path / "in.ome.zarr", tissue, settings=SMALL, mpp=MPP)
+@pytest.mark.parametrize("name", ["in.ome.zarr", "in.dcm"])
+def test_the_input_is_never_the_output(name: str, tissue: RGB8, fitted: Macenko, tmp_path: Path) -> None:
+    write_array(tmp_path / name, tissue, settings=SMALL, mpp=MPP)
     before = contents(tmp_path)
-    with pytest.raises(OutputError, match="is the input itself"):
-        normalize_slide(tmp_path / "in.ome.zarr", tmp_path / "in.ome.zarr", fitted, overwrite=True)
+    for output in (name, f"{name}/out.tif"):
+        if output == "in.dcm/out.tif":
+            continue  # beside the files of the slide, none of which it is
+        with pytest.raises(OutputError, match="the input is never changed"):
+            normalize_slide(tmp_path / name, tmp_path / output, fitted, overwrite=True)
+    if name == "in.dcm":  # one of its files stands for the slide
+        with pytest.raises(OutputError, match=r"in\.dcm holds the input"):
+            normalize_slide(tmp_path / name / "level-1.dcm", tmp_path / name, fitted, overwrite=True)
     assert contents(tmp_path) == before
 
 

@@ -51,7 +51,7 @@ def checksum(path: Path) -> str:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     whole = hashlib.sha256()
     for item in sorted(item for item in path.rglob("*") if item.is_file()):
-        whole.update(f"{item.relative_to(path).as_posix()}\0{checksum(item)}\n".encode())
+        whole.update(os.fsencode(f"{item.relative_to(path).as_posix()}\0{checksum(item)}\n"))
     return whole.hexdigest()
 
 

@@ -31,7 +31,7 @@ from restain.methods.base import Appearance, Normalizer
 from restain.methods.windows import WindowMap, stream_blocks
 from restain.slides.codecs import EncodedTile, PyramidSettings, encode_tile
 from restain.slides.cutter import Cutter
-from restain.slides.folders import refuse_output
+from restain.slides.folders import is_slide_folder, refuse_output
 from restain.slides.forgiving import ForgivingSlide
 from restain.slides.icc import Icc, srgb_profile
 from restain.slides.reader import Mask, OnError, Slide, open_slide
@@ -217,6 +217,10 @@ def check_paths(source: Path, output: Path, overwrite: bool) -> None:
         raise OutputError(f"cannot write in {output.parent}: there is no such folder")
     if output.exists() and source.exists() and os.path.samefile(source, output):
         raise OutputError(f"{output} is the input itself; name another output, the input is never changed")
+    whole, wanted = source.resolve(), output.resolve()
+    if wanted in whole.parents or (whole in wanted.parents and is_slide_folder(source)):  # slides can be folders
+        relation = "holds" if wanted in whole.parents else "lies in"
+        raise OutputError(f"{output} {relation} the input {source}; name another output, the input is never changed")
     refuse_output(output, overwrite)
 
 
