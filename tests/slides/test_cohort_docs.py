@@ -38,7 +38,7 @@ def test_the_slurm_script_makes_a_job(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     (call,) = calls("SLURMCluster")
     settings = settings_of(call)
-    quiet = {"scheduler_options": {"host": "127.0.0.1", "dashboard_address": None}}
+    quiet = {"scheduler_options": {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}}
     with dask_jobqueue.SLURMCluster(**settings, **quiet) as cluster:
         job = cluster.job_script()
         address = cluster.scheduler_address

@@ -70,7 +70,7 @@ class Threads:
                     if not flying:
                         return
                     done, _ = wait(flying, timeout=0.5, return_when=FIRST_COMPLETED)
-                    for future in done:
+                    for future in [future for future in flying if future in done]:  # the first begun first
                         job = flying.pop(future)
                         parts.pop(job, None)
                         yield job, future.result()
