@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tifffile
 
 from restain.errors import SlideError
@@ -115,7 +116,13 @@ def jpeg_ends_early(data: bytes) -> bool:
 def _jpeg_end(data: bytes) -> int:
     """Where the end's marker is, behind the headers, which may hold a JPEG of their own; -1 where there is none."""
     scan = next((at for marker, at in _jpeg_segments(data) if marker == 0xDA), 0)
-    return data.find(b"\xff\xd9", scan)  # within pixels a byte of 255 is followed by 0 or a marker of another kind
+    # Within pixels a byte of 255 is followed by 0 or another marker. So many bytes are 255 that `find` would be slow.
+    found = [
+        2 * np.flatnonzero(np.frombuffer(data, "<u2", (len(data) - start) // 2, start) == 0xD9FF) + start
+        for start in (scan, scan + 1)
+        if len(data) - start >= 2
+    ]
+    return min((int(places[0]) for places in found if places.size), default=-1)
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
