@@ -81,7 +81,9 @@ def dask(workers: int, folder: Path) -> Iterator[tuple[str, int]]:
     quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
     file = folder / f"scheduler-{workers}.json"
     start = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
-    processes = [subprocess.Popen([*start, "--no-dashboard", "--scheduler-file", str(file)], **quiet)]
+    processes = [
+        subprocess.Popen([*start, "--dashboard-address", "127.0.0.1:0", "--scheduler-file", str(file)], **quiet)
+    ]
     try:
         while not file.exists():
             time.sleep(0.05)
