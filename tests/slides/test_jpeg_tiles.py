@@ -12,6 +12,7 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from restain.errors import SlideError
 from restain.phantom import Scanner, make_phantom
 from restain.slides import jpeg_tiles
 from restain.slides.jpeg_tiles import JpegTiles, open_jpeg_tiles
@@ -175,3 +176,25 @@ def test_neither_a_file_without_levels_nor_one_that_is_no_tiff(tmp_path):
     path = tmp_path / "text.svs"
     path.write_text("not a slide")
     assert open_jpeg_tiles(path, ((300, 300),)) is None
+
+
+def lose_bytes(data: bytes) -> bytes:
+    """A stream without 300 bytes of its middle; its end is there, and zeros behind it."""
+    middle = len(data) // 2
+    return data[:middle] + data[middle + 300 :] + bytes(300)
+
+
+@pytest.mark.parametrize("name", ["slide.tif", "slide.ome.tif"])
+def test_damage_that_decoders_only_warn_of_is_told_with_its_position(tmp_path, name):
+    path = tmp_path / name
+    image = make_phantom(HEIGHT, WIDTH, seed=3, scanner=Scanner(noise=1.0)).image
+    encoded = list(tiles(image, 256, (1, 1), False))
+    encoded[4] = lose_bytes(encoded[4])
+    layout = {"photometric": "ycbcr", "compression": "jpeg", "subsampling": (1, 1), "tile": (256, 256)}
+    with tifffile.TiffWriter(path, ome=".ome" in name) as tiff:
+        tiff.write(iter(encoded), shape=image.shape, dtype=np.uint8, **layout)
+    assert imagecodecs.jpeg8_decode(encoded[4]).shape == (256, 256, 3)  # without a word
+    with open_slide(path) as slide:
+        slide.read_region((0, 0), 0, (256, 500))
+        with pytest.raises(SlideError, match=r"256, 256"):
+            slide.read_region((200, 200), 0, (100, 100))

@@ -99,18 +99,15 @@ def encoded_size(data: bytes) -> tuple[int, int] | None:
     return None
 
 
-def jpeg_is_hollow(data: bytes) -> bool:
-    """Whether zeros stand where a JPEG stream should end: space that was set aside for a copy and never filled.
+def jpeg_is_whole(data: bytes) -> bool:
+    """Whether a JPEG stream has its end, and nothing but padding behind it; other bytes count as whole.
 
-    Decoders take zeros for pixels, and say nothing.
+    Where the end is missing, or comes early, some decoders fill the rest with gray and say nothing.
     """
-    return data[:2] == b"\xff\xd8" and data[-16:] == bytes(16) and _jpeg_end(data) < 0
-
-
-def jpeg_ends_early(data: bytes) -> bool:
-    """Whether more than padding follows the end of a JPEG stream: some decoders fill the rest with gray."""
-    end = _jpeg_end(data) if data[:2] == b"\xff\xd8" else -1
-    return 0 <= end < len(data) - 66 and bool(data[end + 2 :].strip(b"\0\xff"))
+    if data[:2] != b"\xff\xd8":
+        return True
+    end = _jpeg_end(data)
+    return end >= 0 and (end >= len(data) - 66 or not data[end + 2 :].strip(b"\0\xff"))
 
 
 def _jpeg_end(data: bytes) -> int:

@@ -2,7 +2,8 @@
 
 OpenSlide hands out premultiplied ARGB, which costs a pass over all pixels to make and another to undo, and decodes
 within one call at a time what one asks of it. Where a level is nothing but a grid of JPEG tiles, its pixels can be had
-by decoding those; the decoder is libjpeg-turbo in both cases, so they are the same.
+by decoding those; the decoder is libjpeg-turbo in both cases, so they are the same. It is called through simplejpeg,
+which tells what libjpeg warns of: imagecodecs and Pillow make pixels of most damaged streams without a word.
 
 Memory bound
 ------------
@@ -14,18 +15,18 @@ import os
 import threading
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
 
-import imagecodecs
 import numpy as np
+import simplejpeg
 import tifffile
 
 from restain.color.images import RGB8
 from restain.errors import SlideError
-from restain.slides.claims import encoded_size, jpeg_ends_early, jpeg_is_hollow
+from restain.slides.claims import encoded_size, jpeg_is_whole
 from restain.slides.reader import Piece, damaged
 
 LEAST_KEPT, MOST_KEPT = 16 << 20, 256 << 20
+_TRANSFORM = 17  # of a header, the byte that says whether colours are YCbCr
 
 
 def open_jpeg_tiles(path: Path, sizes: tuple[tuple[int, int], ...]) -> "JpegTiles | None":
@@ -38,6 +39,34 @@ def open_jpeg_tiles(path: Path, sizes: tuple[tuple[int, int], ...]) -> "JpegTile
         return tiles
     tiles.close()
     return None
+
+
+def jpeg_header(tables: bytes | None, *, ycbcr: bool) -> bytes:
+    """What a TIFF knows of its JPEG streams, as the start of a stream: their colours (Adobe's APP14) and tables."""
+    adobe = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00" + bytes([ycbcr])
+    return b"\xff\xd8" + adobe + (tables[2:-2] if tables else b"")
+
+
+def decode_strictly(data: bytes, header: bytes, size: tuple[int, int], out: RGB8 | None = None) -> RGB8 | None:
+    """Decode a TIFF's JPEG stream.
+
+    Args:
+        data: the stream.
+        header: from `jpeg_header`.
+        size: (width, height) that it should have.
+        out: a contiguous array (height, width, 3) to write to.
+
+    Returns:
+        RGB, in `out` where that is given; None where the stream has another size or says of its own what colours it
+        holds.
+
+    Raises:
+        ValueError: it is damaged, which includes all that libjpeg warns of.
+    """
+    if encoded_size(data) != size or b"Adobe" in data[:256] or (b"JFIF" in data[:32] and not header[_TRANSFORM]):
+        return None
+    pixels: RGB8 = simplejpeg.decode_jpeg(header + data[2:], colorspace="RGB", buffer=out, strict=True)
+    return pixels if out is None else out
 
 
 class JpegTiles:
@@ -64,8 +93,12 @@ class JpegTiles:
     def read(self, level: int, left: int, top: int, width: int, height: int, out: RGB8 | None = None) -> RGB8 | None:
         """A rectangle in pixels of the level, (height, width, 3) uint8; None where this reader does not serve.
 
-        It does not where the rectangle reaches beyond the level, where a tile is missing, and where one is damaged:
-        what is to be done then is for the slide's first reader to say. `out` is a contiguous array to write to.
+        It does not where the rectangle reaches beyond the level, where a tile is missing, or of another size than the
+        TIFF says: what is to be done then is for the slide's first reader to say. `out` is a contiguous array to write
+        to.
+
+        Raises:
+            SlideError: a tile is damaged, which includes all that libjpeg warns of.
         """
         grid = self.levels[level]
         if grid is None or left < 0 or top < 0 or left + width > grid.size[0] or top + height > grid.size[1]:
@@ -126,26 +159,20 @@ class JpegTiles:
         if self._file < 0:
             raise SlideError(f"{self._path.name} was closed")
         data = self._bytes_at(offset, count)
-        # The decoder would make an array of what it claims, and fill what is missing with gray.
-        if encoded_size(data) not in (None, grid.side) or jpeg_ends_early(data):
-            return None
-        if jpeg_is_hollow(data):  # of which no decoder says anything
-            raise SlideError(self._damaged(grid, index))
+        if len(data) < count or not jpeg_is_whole(data):
+            raise SlideError(self._damaged(grid, index, "its JPEG is not whole"))
         try:
-            pixels: Any = imagecodecs.jpeg8_decode(
-                data, tables=grid.tables, colorspace=grid.colorspace, outcolorspace="rgb", out=out
-            )
-        except (imagecodecs.Jpeg8Error, ValueError):  # the latter: not of the size of `out`
-            return None
-        return pixels if pixels.shape == (grid.side[1], grid.side[0], 3) else None
+            return decode_strictly(data, grid.header, grid.side, out)
+        except ValueError as error:
+            raise SlideError(self._damaged(grid, index, str(error))) from None
 
-    def _damaged(self, grid: "_Grid", index: int) -> str:
+    def _damaged(self, grid: "_Grid", index: int, reason: str) -> str:
         level = self.levels.index(grid)
         whole = self.levels[0]
         scale = 1.0 if whole is None else whole.size[0] / grid.size[0]
         row, column = divmod(index, grid.columns)
         place = (round(column * grid.side[0] * scale), round(row * grid.side[1] * scale))
-        return damaged(self._path.name, Piece(place, grid.side, place), level, "its JPEG ends in zeros")
+        return damaged(self._path.name, Piece(place, grid.side, place), level, reason)
 
     def _bytes_at(self, offset: int, count: int) -> bytes:
         if hasattr(os, "pread"):
@@ -163,8 +190,7 @@ class _Grid:
         self.side = (page.tilewidth, page.tilelength)
         self.columns = -(-page.imagewidth // page.tilewidth)
         self.places = list(zip(page.dataoffsets, page.databytecounts, strict=True))
-        self.tables = page.jpegtables
-        self.colorspace = "rgb" if page.photometric == tifffile.PHOTOMETRIC.RGB else "ycbcr"
+        self.header = jpeg_header(page.jpegtables, ycbcr=page.photometric == tifffile.PHOTOMETRIC.YCBCR)
 
 
 def _grid(pages: list[tifffile.TiffPage], size: tuple[int, int], *, first: bool) -> _Grid | None:

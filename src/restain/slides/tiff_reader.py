@@ -10,7 +10,8 @@ import tifffile
 
 from restain.color.images import RGB8, as_rgb8, opaque
 from restain.errors import SlideError
-from restain.slides.claims import check_page, encoded_size, is_tiff, jpeg_ends_early, jpeg_is_hollow
+from restain.slides.claims import check_page, encoded_size, is_tiff, jpeg_is_whole
+from restain.slides.jpeg_tiles import decode_strictly, jpeg_header
 from restain.slides.openslide_reader import written_objective_power
 from restain.slides.reader import Mask, Piece, Slide, damaged
 
@@ -140,8 +141,13 @@ class TiffSlide(Slide):
             claimed = encoded_size(data) or (0, 0)  # of which the decoder would make an array
             if claimed[0] > page.chunks[1] + 16 or claimed[1] > page.chunks[0] + 16:
                 raise SlideError(f"what is encoded there claims {claimed[0]}x{claimed[1]} pixels")
-            if jpeg_is_hollow(data) or jpeg_ends_early(data):
+            if not jpeg_is_whole(data):
                 raise SlideError("its JPEG is not whole")
+            if page.compression == tifffile.COMPRESSION.JPEG and page.samplesperpixel == 3 and page.dtype == np.uint8:
+                header = jpeg_header(page.jpegtables, ycbcr=page.photometric == tifffile.PHOTOMETRIC.YCBCR)
+                pixels = decode_strictly(data, header, (page.chunks[1], page.chunks[0]))
+                if pixels is not None:
+                    return pixels, None
             decoded = page.decode(data, index, jpegtables=page.jpegtables, jpegheader=page.jpegheader)[0]
             return None if decoded is None else (as_rgb8(decoded[0]), opaque(decoded[0]))
         except Exception as error:  # codecs raise many types; each means that this tile is damaged
