@@ -326,7 +326,8 @@ def test_a_scheduler_that_goes_away_is_one_clear_line(slides: Path, tmp_path: Pa
         "127.0.0.1",
         "--port",
         "0",
-        "--no-dashboard",
+        "--dashboard-address",
+        "127.0.0.1:0",
     ]
     scheduler = subprocess.Popen(
         [*start, "--scheduler-file", f"{home}/scheduler.json"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
