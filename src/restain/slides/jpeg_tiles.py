@@ -82,7 +82,7 @@ class JpegTiles:
         with tifffile.TiffFile(path) as tiff:
             pages = [page for page in tiff.pages if isinstance(page, tifffile.TiffPage)]
             self.levels = tuple(_grid(pages, size, first=index == 0) for index, size in enumerate(sizes))
-        self._file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self._file: _Descriptor | None = _Descriptor(path)
         row = max((grid.columns * grid.side[0] * grid.side[1] * 3 for grid in self.levels if grid), default=0)
         self._budget = min(max(row, LEAST_KEPT), MOST_KEPT)
         self._kept: OrderedDict[tuple[int, int], RGB8] = OrderedDict()
@@ -121,10 +121,8 @@ class JpegTiles:
         return out
 
     def close(self) -> None:
-        """Release the file."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        """Let go of the file, which is closed when no other thread is reading it any more."""
+        self._file = None
 
     def _tile(self, level: int, index: int, *, keep: bool) -> RGB8 | None:
         """A decoded tile; one of which more will be asked is kept."""
@@ -156,8 +154,6 @@ class JpegTiles:
         offset, count = grid.places[index]
         if count == 0:
             return None
-        if self._file < 0:
-            raise SlideError(f"{self._path.name} was closed")
         data = self._bytes_at(offset, count)
         if len(data) < count or not jpeg_is_whole(data):
             raise SlideError(self._damaged(grid, index, "its JPEG is not whole"))
@@ -175,11 +171,25 @@ class JpegTiles:
         return damaged(self._path.name, Piece(place, grid.side, place), level, reason)
 
     def _bytes_at(self, offset: int, count: int) -> bytes:
+        file = self._file
+        if file is None:
+            raise SlideError(f"{self._path.name} was closed")
         if hasattr(os, "pread"):
-            return os.pread(self._file, count, offset)
+            return os.pread(file.number, count, offset)
         with self._lock:  # where a file has but one position
-            os.lseek(self._file, offset, os.SEEK_SET)
-            return os.read(self._file, count)
+            os.lseek(file.number, offset, os.SEEK_SET)
+            return os.read(file.number, count)
+
+
+class _Descriptor:
+    """A file that is open for as long as someone holds on to it."""
+
+    def __init__(self, path: Path) -> None:
+        self.number = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+
+    def __del__(self) -> None:
+        if hasattr(self, "number"):
+            os.close(self.number)
 
 
 class _Grid:
