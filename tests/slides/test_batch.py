@@ -291,6 +291,7 @@ def test_a_picture_taken_upright_stays_so(tissue: RGB8, fitted: Macenko, tmp_pat
 def test_frames_that_are_left_out_are_noted(tissue: RGB8, fitted: Macenko, tmp_path: Path) -> None:
     image = Image.fromarray(tissue)
     image.save(tmp_path / "in.webp", save_all=True, append_images=[image.rotate(180)], lossless=True)
-    result = normalize_file(tmp_path / "in.webp", tmp_path / "out.png", fitted, SETTINGS)
+    with pytest.warns(SlideWarning, match="2 frames"):
+        result = normalize_file(tmp_path / "in.webp", tmp_path / "out.png", fitted, SETTINGS)
     assert result.warnings == ("in.webp has 2 frames; only the first is used",)
     np.testing.assert_array_equal(pixels(tmp_path / "out.png"), fitted.transform(tissue))
