@@ -129,7 +129,7 @@ def normalize(
     from restain.references import find_files
     from restain.slides.batch import BatchSettings, normalize_file, plan_outputs
     from restain.slides.codecs import PyramidSettings
-    from restain.slides.folders import is_folder
+    from restain.slides.folders import is_output_folder
     from restain.slides.formats import pyramid_format
 
     _check_workers(workers)
@@ -178,7 +178,7 @@ def normalize(
         )
     else:
         target_path = output
-        if is_folder(output):
+        if is_output_folder(output):
             target_path = plan_outputs(files, files[0].parent, output, format or "tiff")[0][1]
         elif format not in (None, pyramid_format(output)):
             raise InputError(f"--format {format} and the name {output.name} say different things; leave out --format")
@@ -753,11 +753,11 @@ def _images(files: list[Path], root: Path, output: Path) -> list[Path]:
 
 def _make_folder(output: Path) -> None:
     from restain.slides.batch import is_image
-    from restain.slides.folders import is_folder
+    from restain.slides.folders import is_output_folder
     from restain.slides.formats import pyramid_format
 
     named = is_image(output) or pyramid_format(output) is not None
-    if named if not output.exists() else not is_folder(output):
+    if named if not output.exists() else not is_output_folder(output):
         raise OutputError(f"{output} is a file, or named like one; several inputs need a folder as output")
     output.mkdir(parents=True, exist_ok=True)
 

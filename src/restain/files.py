@@ -25,10 +25,15 @@ def refuse_overwrite(path: Path, overwrite: bool) -> None:
     """Raise `OutputError` if `path` exists and may not be replaced."""
     if path.is_dir():
         raise OutputError(f"{path} is a folder; name a file to write")
-    if path.is_symlink() and not path.exists():
-        raise OutputError(f"{path} is a link to {os.readlink(path)}, which does not exist; remove the link")
+    refuse_broken_link(path)
     if path.exists() and not overwrite:
         raise OutputError(f"{path} exists; pass overwrite=True (--overwrite) to replace it, or name another output")
+
+
+def refuse_broken_link(path: Path) -> None:
+    """Raise `OutputError` if `path` is a link to nothing."""
+    if path.is_symlink() and not path.exists():
+        raise OutputError(f"{path} is a link to {os.readlink(path)}, which does not exist; remove the link")
 
 
 @contextmanager

@@ -1,10 +1,12 @@
 """Slides that are folders, OME-Zarr and DICOM: written whole or not at all, and one input among others."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,9 @@ from restain.references import find_files, read_reference
 from restain.slides.batch import is_image, plan_outputs
 from restain.slides.codecs import EncodedTile, PyramidSettings, encode_tile
 from restain.slides.dicom_folder import one_of_each_series, series_of
-from restain.slides.folders import checksum, is_folder, is_slide_folder
+from restain.slides.folders import checksum, is_output_folder, is_slide_folder
 from restain.slides.formats import format_of
-from restain.slides.pipeline import normalize_slide
+from restain.slides.pipeline import check_paths, normalize_slide
 from restain.slides.reader import open_slide
 from restain.slides.writer import write_array, write_pyramid
 
@@ -100,6 +102,140 @@ def test_a_slide_beside_other_things_is_not_replaced(tissue: RGB8, tmp_path: Pat
     assert (tmp_path / "out.dcm" / "thesis.txt").exists()
 
 
+def foreign_attributes(path: Path) -> None:
+    metadata = json.loads((path / "zarr.json").read_text())
+    del metadata["attributes"]["restain"]
+    (path / "zarr.json").write_text(json.dumps(metadata))
+
+
+def in_dicomdir(path: Path) -> None:
+    (path / "DICOMDIR").write_bytes(b"x")
+
+
+STRANGERS: list[tuple[str, str | Callable[[Path], None], str]] = [
+    ("out.ome.zarr", "labels/nuclei/zarr.json", "labels"),
+    ("out.ome.zarr", "notes.txt", "notes.txt"),
+    ("out.ome.zarr", ".hidden/thesis.txt", ".hidden"),
+    ("out.ome.zarr", "0/notes.txt", "notes.txt"),
+    ("out.ome.zarr", "associated/macro/notes.txt", "associated"),
+    ("out.ome.zarr", foreign_attributes, "OME-Zarr that restain did not write"),
+    ("out.dcm", ".hidden", ".hidden"),
+    ("out.dcm", in_dicomdir, "DICOMDIR"),
+    ("out.dcm", "sub/level-0.dcm", "sub"),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "told"), STRANGERS)
+def test_what_restain_did_not_write_is_not_replaced(
+    name: str, change: str | Callable[[Path], None], told: str, tissue: RGB8, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    write_array(path, tissue[:64, :64], settings=SMALL, mpp=MPP)
+    if isinstance(change, str):
+        (path / change).parent.mkdir(parents=True, exist_ok=True)
+        (path / change).write_text("years of work")
+    else:
+        change(path)
+    before = contents(tmp_path)
+    with pytest.raises(OutputError, match=rf"other things in it .*\({re.escape(told)}\); name another output"):
+        write_array(path, tissue[:64, :64], settings=SMALL, mpp=MPP, overwrite=True)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_all_that_restain_writes_is_replaced(name: str, svs: Path, fitted: Macenko, tmp_path: Path) -> None:
+    for _ in range(2):
+        normalize_slide(svs, tmp_path / name, fitted, settings=SMALL, associated="keep", overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), PermissionError(13, "Permission denied")])
+def test_the_old_one_stays_if_the_new_one_cannot_have_its_name(
+    name: str, error: BaseException, tissue: RGB8, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / name
+    write_array(path, tissue[:64, :64], settings=SMALL, mpp=MPP)
+    before = contents(tmp_path)
+    rename = os.rename
+
+    def fail(source: str | Path, target: str | Path) -> None:
+        if Path(target) == path and ".old.part" not in str(source):
+            raise error
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", fail)
+    with pytest.raises((KeyboardInterrupt, OutputError)):
+        write_array(path, tissue[:100, :64], settings=SMALL, mpp=MPP, overwrite=True)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_of_two_that_replace_one_output_the_last_has_it(
+    name: str, tissue: RGB8, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / name
+    write_array(path, tissue[:64, :64], settings=SMALL, mpp=MPP)
+    rename, others = os.rename, []
+
+    def after_another(source: str | Path, target: str | Path) -> None:
+        if Path(target) == path and not others:
+            others.append(source)
+            write_array(path, tissue[:80, :64], settings=SMALL, mpp=MPP, overwrite=True)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", after_another)
+    write_array(path, tissue[:100, :64], settings=SMALL, mpp=MPP, overwrite=True)
+    assert others
+    with open_slide(path) as slide:
+        assert slide.dimensions == (64, 100)
+    assert [item.name for item in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("replaced", [False, True])
+def test_what_a_kill_left_aside_gets_its_name_back(
+    name: str, replaced: bool, tissue: RGB8, fitted: Macenko, pyramid: Path, tmp_path: Path
+) -> None:
+    """Killed between the two renames, or between the second one and the end."""
+    path, aside = tmp_path / name, tmp_path / f".{name}.old.part"
+    write_array(path, tissue[:64, :64], settings=SMALL, mpp=MPP)
+    aside.mkdir()
+    path.rename(aside / name)
+    if replaced:
+        write_array(tmp_path / f"new-{name}", tissue[:100, :64], settings=SMALL, mpp=MPP)
+        (tmp_path / f"new-{name}").rename(path)
+    with pytest.raises(OutputError, match="exists; pass overwrite=True"):
+        normalize_slide(pyramid, path, fitted, settings=SMALL)
+    with open_slide(path) as slide:
+        assert slide.dimensions == ((64, 100) if replaced else (64, 64))
+    assert [item.name for item in tmp_path.iterdir()] == [name]
+
+
+def test_a_longer_name_that_begins_alike_is_another_output(tissue: RGB8, tmp_path: Path) -> None:
+    first, second = (tmp_path / f"{'n' * 110}{letter}.dcm" for letter in "ab")
+    write_array(first, tissue[:64, :64], settings=SMALL, mpp=MPP)
+    aside = tmp_path / f".{'n' * 100}.old.part"
+    aside.mkdir()
+    first.rename(aside / first.name)
+    write_array(second, tissue[:100, :64], settings=SMALL, mpp=MPP)
+    write_array(second, tissue[:100, :64], settings=SMALL, mpp=MPP, overwrite=True)
+    assert {item.name for item in tmp_path.iterdir()} == {aside.name, second.name}
+    with pytest.raises(OutputError, match="exists"):
+        write_array(first, tissue[:80, :64], settings=SMALL, mpp=MPP)
+    with open_slide(first) as slide:
+        assert slide.dimensions == (64, 64)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_link_to_nothing_is_refused_before_any_work(
+    name: str, pyramid: Path, fitted: Macenko, tmp_path: Path
+) -> None:
+    (tmp_path / name).symlink_to(tmp_path / "nowhere")
+    with pytest.raises(OutputError, match=r"is a link to .*nowhere, which does not exist; remove the link"):
+        check_paths(pyramid, tmp_path / name, overwrite=True)
+
+
 KILLED = """
 import os, signal, sys
 import numpy as np
@@ -147,13 +283,13 @@ def test_the_input_is_never_the_output(name: str, tissue: RGB8, fitted: Macenko,
     write_array(tmp_path / name, tissue, settings=SMALL, mpp=MPP)
     before = contents(tmp_path)
     for output in (name, f"{name}/out.tif"):
-        if output == "in.dcm/out.tif":
-            continue  # beside the files of the slide, none of which it is
         with pytest.raises(OutputError, match="the input is never changed"):
             normalize_slide(tmp_path / name, tmp_path / output, fitted, overwrite=True)
     if name == "in.dcm":  # one of its files stands for the slide
         with pytest.raises(OutputError, match=r"in\.dcm holds the input"):
             normalize_slide(tmp_path / name / "level-1.dcm", tmp_path / name, fitted, overwrite=True)
+        with pytest.raises(OutputError, match=r"out\.tif lies in the input .*in\.dcm; name"):
+            normalize_slide(tmp_path / name / "level-1.dcm", tmp_path / name / "out.tif", fitted)
     assert contents(tmp_path) == before
 
 
@@ -205,7 +341,7 @@ def test_which_folders_are_slides(cohort: Path) -> None:
         False,
         False,
     ]
-    assert [is_folder(cohort / name) for name in ("a.ome.zarr", "c.x.dcm", "sub", "sub/d.tif", "none")] == [
+    assert [is_output_folder(cohort / name) for name in ("a.ome.zarr", "c.x.dcm", "sub", "sub/d.tif", "none")] == [
         False, False, True, False, False,
     ]  # fmt: skip
     # The instances of one slide are one, whatever their folder is called; one instance alone is a file.

@@ -1,15 +1,16 @@
 """Outputs that are folders (OME-Zarr, DICOM): written whole or not at all."""
 
+import errno
 import hashlib
+import json
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from restain.errors import OutputError, RestainError
-from restain.files import current_umask, part_beside, refuse_overwrite, shortened, sync_folder
+from restain.files import current_umask, part_beside, refuse_broken_link, refuse_overwrite, shortened, sync_folder
 from restain.slides.dicom_folder import instances, series_of
 from restain.slides.formats import FORMATS, pyramid_format
 
@@ -31,7 +32,8 @@ def is_dicom(path: Path) -> bool:
     found = instances(path)
     if not found or len(found) != len(names) or (len(found) == 1 and pyramid_format(path) != "dicom"):
         return False
-    return len({series_of(item) for item in found}) == 1 and series_of(found[0]) is not None
+    first = series_of(found[0])
+    return first is not None and all(series_of(item) == first for item in found[1:])
 
 
 def is_slide_folder(path: Path) -> bool:
@@ -39,7 +41,7 @@ def is_slide_folder(path: Path) -> bool:
     return path.is_dir() and (is_zarr(path) or is_dicom(path))
 
 
-def is_folder(path: Path) -> bool:
+def is_output_folder(path: Path) -> bool:
     """Whether a path is a folder to put outputs into: no slide that is one, nor named like one."""
     return path.is_dir() and pyramid_format(path) is None and not is_slide_folder(path)
 
@@ -56,14 +58,59 @@ def checksum(path: Path) -> str:
 
 
 def refuse_output(path: Path, overwrite: bool) -> None:
-    """Raise `OutputError` if `path`, whose name says whether it is a file or a folder, may not be written."""
+    """Raise `OutputError` if `path`, whose name says whether it is a file or a folder, may not be written.
+
+    A folder that a killed run had set aside, to replace it, gets its name back first.
+    """
     format = pyramid_format(path)
     if format is None or not FORMATS[format].folder:
         refuse_overwrite(path, overwrite)
-    elif path.is_dir() and not is_slide_folder(path) and any(path.iterdir()):
-        raise OutputError(f"{path} is a folder with other things in it; name another output")
-    elif path.exists() and not overwrite:
+        return
+    refuse_broken_link(path)
+    try:
+        _recover(path)
+        other = _not_ours(path) if path.is_dir() else None
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    if other is not None:
+        raise OutputError(
+            f"{path} is a folder with other things in it than a slide by restain ({other}); name another output"
+        )
+    if path.exists() and not overwrite:
         raise OutputError(f"{path} exists; pass overwrite=True (--overwrite) to replace it, or name another output")
+
+
+def _not_ours(folder: Path) -> str | None:
+    """Something in a folder that is lost if a slide replaces it, though restain did not write it; None if nothing is.
+
+    Of OME-Zarr everything must have been written by restain. A DICOM slide may be another writer's, since its files say
+    themselves that they are one slide, but nothing else may be there.
+    """
+    if not is_zarr(folder):
+        found = instances(folder) if pyramid_format(folder) == "dicom" else []
+        series = series_of(found[0]) if found else None
+        return _first_other(folder, {item.name for item in found if series is not None and series_of(item) == series})
+    try:
+        ours = json.loads((folder / "zarr.json").read_bytes())["attributes"]["restain"]
+        further = [str(name) for name in ours.get("associated", [])]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return "OME-Zarr that restain did not write"
+    levels = [item.name for item in folder.iterdir() if item.name.isdecimal()]
+    allowed = {folder: ["zarr.json", *levels, *(["associated"] if further else [])]}
+    allowed |= {folder / level: ["zarr.json", "c"] for level in levels}
+    if further:
+        images = [folder / "associated" / name for name in further]
+        allowed |= {folder / "associated": ["zarr.json", *further]}
+        allowed |= {image: ["zarr.json", "0"] for image in images} | {
+            image / "0": ["zarr.json", "c"] for image in images
+        }
+    others = (_first_other(place, names) for place, names in allowed.items() if place.is_dir())
+    return next((item for item in others if item is not None), None)
+
+
+def _first_other(folder: Path, names: Iterable[str]) -> str | None:
+    """The first thing in a folder, hidden ones included, that has none of these names."""
+    return min((item.name for item in folder.iterdir() if item.name not in set(names)), default=None)
 
 
 @contextmanager
@@ -72,7 +119,8 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
     A killed process leaves at most a hidden `.NAME.*.part` folder, never a partial `path`; the next run that writes
     this output removes it. A folder cannot be swapped for another in one step everywhere: when one is replaced, there
-    is a moment in which the old one has a hidden name and the new one none yet.
+    is a moment in which the old one has a hidden name (`.NAME.old.part`) and the new one none yet. Whoever is killed in
+    that moment leaves it so, and the next run that writes this output gives the old one its name back.
 
     Raises:
         OutputError: `path` exists and may not be replaced, or its folder is missing, full or not writable.
@@ -87,31 +135,62 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
             _sync(temporary)
             temporary.chmod(0o777 & ~current_umask())
             refuse_output(path, overwrite)
-            _rename(temporary, path, f".{shortened(path.name)}.")
+            _rename(temporary, path, overwrite)
             sync_folder(path.parent)
         except OSError as error:
             # Errors of reading the source pass through: they are restain's own, or name another file.
             name = error.filename
-            ours = name is None or str(name) == str(path) or str(name).startswith(str(temporary))
+            ours = name is None or str(name).startswith((str(path), str(temporary), str(_aside(path).parent)))
             if isinstance(error, RestainError) or not ours:
                 raise
             raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def _rename(temporary: Path, path: Path, prefix: str) -> None:
-    old = None
-    if path.exists():
-        old = Path(tempfile.mkdtemp(prefix=prefix, suffix=".old.part", dir=path.parent)) / path.name
-        os.rename(path, old)
+def _rename(temporary: Path, path: Path, overwrite: bool) -> None:
+    """Give a folder its name. What had that name is removed when the new one has it, and not before."""
+    old = _aside(path)
     try:
-        os.rename(temporary, path)
-    except OSError:
-        if old is not None:
-            os.rename(old, path)
-        raise
+        while True:
+            if overwrite and os.path.lexists(path):
+                _remove_aside(old)  # `path` is there: what lies aside was replaced long ago
+                old.parent.mkdir(exist_ok=True)
+                with suppress(FileNotFoundError):  # set aside by another process, which replaces it too
+                    os.rename(path, old)
+            try:
+                os.rename(temporary, path)
+                break
+            except OSError as error:
+                # Another process's has the name since, and is replaced in its turn: the last one to finish has it.
+                if not overwrite or error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                    raise
     finally:
-        if old is not None:
-            shutil.rmtree(old.parent)
+        _recover(path)
+
+
+def _aside(path: Path) -> Path:
+    """Where a folder waits while another takes its name: beside it, under its full name in a hidden folder."""
+    return path.parent / f".{shortened(path.name)}.old.part" / path.name
+
+
+def _recover(path: Path) -> None:
+    """Give what was set aside its name back if nothing else has it; otherwise it was replaced, and is removed."""
+    old = _aside(path)
+    if not os.path.lexists(old):
+        return
+    if os.path.lexists(path):
+        _remove_aside(old)
+    else:
+        with suppress(FileNotFoundError):  # another process was quicker
+            os.rename(old, path)
+    with suppress(OSError):  # it holds another output, whose name begins alike
+        old.parent.rmdir()
+
+
+def _remove_aside(old: Path) -> None:
+    if old.is_symlink() or old.is_file():  # what a link leads to stays
+        old.unlink(missing_ok=True)
+    else:  # another process may be removing it as well; what is left has a hidden name, and goes the next time
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _sync(folder: Path) -> None:

@@ -218,9 +218,12 @@ def check_paths(source: Path, output: Path, overwrite: bool) -> None:
     if output.exists() and source.exists() and os.path.samefile(source, output):
         raise OutputError(f"{output} is the input itself; name another output, the input is never changed")
     whole, wanted = source.resolve(), output.resolve()
-    if wanted in whole.parents or (whole in wanted.parents and is_slide_folder(source)):  # slides can be folders
-        relation = "holds" if wanted in whole.parents else "lies in"
-        raise OutputError(f"{output} {relation} the input {source}; name another output, the input is never changed")
+    if wanted in whole.parents:  # slides can be folders
+        raise OutputError(f"{output} holds the input {source}; name another output, the input is never changed")
+    if source.suffix.lower() == ".dcm" and source.is_file():  # a file of a DICOM slide stands for its folder
+        source, whole = source.parent, whole.parent
+    if whole in wanted.parents and is_slide_folder(whole):
+        raise OutputError(f"{output} lies in the input {source}; name another output, the input is never changed")
     refuse_output(output, overwrite)
 
 
