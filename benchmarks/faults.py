@@ -123,6 +123,7 @@ def print_damage(generator: np.random.Generator) -> None:
             "zeros from the middle to the end": [(middle, bytes(count - middle))],
             "zeros from the middle, but an end": [(middle, bytes(count - middle - 2))],
             "the end's marker in the middle": [(middle, b"\xff\xd9")],
+            "16 bytes lost": [(p, data[start + p + 16 : start + count] + bytes(16)) for p in places],
             "zeros throughout": [(0, bytes(count))],
         }
         wanted = {name: read(path) for name, read in DECODERS.items()}
