@@ -67,6 +67,25 @@ def files(request: pytest.FixtureRequest, image: RGB8, tmp_path: Path) -> tuple[
     return whole, broken
 
 
+@pytest.mark.parametrize("on_error", ["skip", "fill"])
+def test_transparency_where_tiles_are_damaged(on_error: OnError, files: tuple[Path, Path], image: RGB8) -> None:
+    whole, broken = files
+    size = (image.shape[1] + 20, image.shape[0] + 20)
+    with open_slide(whole) as slide, open_slide(broken, on_error=on_error) as forgiven:
+        assert isinstance(forgiven, ForgivingSlide)
+        wanted = slide.read_rgba((-10, -10), 0, size)
+        assert sorted(np.unique(wanted[..., 3])) == [0, 255]
+        bad = np.zeros(wanted.shape[:2], np.bool_)
+        bad[10:-10, 10:-10] = of_damage(image)
+        found = forgiven.read_rgba((-10, -10), 0, size)
+        np.testing.assert_array_equal(found[~bad][:, 3], wanted[~bad][:, 3])
+        np.testing.assert_array_equal(found[~bad & (found[..., 3] > 0)], wanted[~bad & (found[..., 3] > 0)])
+        assert not found[bad][:, 3].any()
+        forgiven.glass = np.array([230.0, 220.0, 210.4])
+        filled = np.unique(forgiven.read_rgba((-10, -10), 0, size)[bad], axis=0)
+        assert filled.tolist() == [[255, 255, 255, 0] if on_error == "skip" else [230, 220, 210, 255]]
+
+
 def of_damage(image: RGB8) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Which pixels lie in damaged tiles."""
     mask = np.zeros(image.shape[:2], np.bool_)

@@ -337,3 +337,14 @@ def test_a_damaged_profile_is_one_line_of_the_command(run: Run, tissue: RGB8, tm
     assert "cannot be converted to sRGB: its ICC profile is damaged; use --icc keep" in outcome.err
     assert "Traceback" not in outcome.err
     assert not (tmp_path / "out.tif").exists()
+
+
+@pytest.mark.parametrize("flat", [None, ColorHistogram.from_colors(np.zeros((0, 3), np.uint8), np.zeros(0, np.int64))])
+def test_a_reference_without_glass_is_converted_too(flat: ColorHistogram | None, tissue: RGB8) -> None:
+    reference = replace(ColorHistogram.from_image(tissue), flat=flat, icc_profile=matrix_profile())
+    converted = histogram_in_srgb(reference)
+    assert converted.counts.sum() == reference.counts.sum()
+    assert (converted.flat is None) == (flat is None)
+    assert converted.flat is None or not len(converted.flat.codes)
+    nothing = replace(reference, codes=reference.codes[:0], counts=reference.counts[:0])
+    assert (len(histogram_in_srgb(nothing).codes), histogram_in_srgb(nothing).icc_profile) == (0, None)

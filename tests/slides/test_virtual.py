@@ -20,7 +20,7 @@ from openslide.deepzoom import DeepZoomGenerator
 from PIL import Image, ImageCms
 
 from restain.color.images import RGB8
-from restain.errors import InputError, NotFittedError, SlideError
+from restain.errors import InputError, NotFittedError, SlideError, SlideWarning
 from restain.methods import METHODS
 from restain.methods.base import Normalizer
 from restain.methods.macenko import Macenko
@@ -166,6 +166,25 @@ def test_regions_wherever_they_are(
     after = normalized.read_region(location, level, size)
     assert (after.mode, after.size) == ("RGBA", size)
     np.testing.assert_array_equal(np.asarray(after), mapped(before, fitted, normalized))
+
+
+@pytest.mark.parametrize("options", [{"icc": "srgb"}, {"on_error": "skip"}, {"icc": "srgb", "on_error": "fill"}])
+def test_seams_do_not_become_holes_behind_other_slides(
+    options: dict[str, Any], fitted: Macenko, tmp_path: Path
+) -> None:
+    """A slide that is converted, or forgiven its damage, has the transparency of the one behind it."""
+    path = tmp_path / "a.tif"
+    image = make_phantom(515, 643, seed=5).image
+    write_array(path, image, settings=SMALL, mpp=(0.5, 0.5), icc_profile=srgb_profile())
+    with open_slide(path) as plain, open_slide(path, **options) as slide:
+        assert type(slide) is not type(plain)
+        virtual = NormalizedSlide(slide, fitted)
+        seams = 0
+        for x, y in np.random.default_rng(0).integers(3, 200, (20, 2)).tolist():
+            wanted = plain.read_rgba((x, y), 3, (60, 50))[..., 3]
+            seams += int(((wanted > 0) & (wanted < 255)).sum())
+            np.testing.assert_array_equal(np.asarray(virtual.read_region((x, y), 3, (60, 50)))[..., 3], wanted)
+        assert seams > 0
 
 
 def test_seams_between_tiles_do_not_become_holes(
@@ -354,7 +373,10 @@ def test_pixels_are_in_srgb_whatever_the_source_s_profile_was(tissue: RGB8, fitt
     write_array(tmp_path / "a.tif", tissue, settings=SMALL, icc_profile=LAB)
     with openslide.OpenSlide(tmp_path / "a.tif") as plain:
         assert plain.properties["openslide.icc-size"] == str(len(LAB))
-    with NormalizedSlide(tmp_path / "a.tif", fitted) as slide:
+    with (
+        pytest.warns(SlideWarning, match="one of an abstract effect"),
+        NormalizedSlide(tmp_path / "a.tif", fitted) as slide,
+    ):
         check_profile(slide, srgb_profile())
 
 

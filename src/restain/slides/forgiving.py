@@ -6,7 +6,8 @@ depend on who reads what first, so results do not depend on the number of worker
 
 import threading
 import warnings
-from typing import get_args
+from collections.abc import Callable, Iterator
+from typing import TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,9 @@ from restain.color.histogram import ColorHistogram
 from restain.color.images import RGB8
 from restain.errors import InputError, SlideError, SlideWarning
 from restain.slides.image_reader import ImageSlide
-from restain.slides.reader import UNKNOWN_TILE, Mask, OnError, Slide, pieces
+from restain.slides.reader import UNKNOWN_TILE, Mask, OnError, Piece, Slide, pieces
+
+Pixels = TypeVar("Pixels")
 
 _SHOWN = 10
 
@@ -69,25 +72,33 @@ class ForgivingSlide(Slide):
 
     def read_region(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> tuple[RGB8, Mask | None]:
         """As every slide's; never a `SlideError` because of damage."""
-        parts = list(pieces(self._slide, location, level, size)) if self.damage else []
-        if not (self._whole_tiles and any((level, part.tile) in self.damage for part in parts)):
-            try:
-                return self._slide.read_region(location, level, size)
-            except SlideError:  # narrowed down below, where each tile's own is kept
-                parts = list(pieces(self._slide, location, level, size))
+        whole = self._undamaged(self._slide.read_region, location, level, size)
+        if whole is not None:
+            return whole
         width, height = size
         out = np.full((height, width, 3), 255, np.uint8)
         known = np.zeros((height, width), np.bool_)
-        for part in parts:
-            (left, top), (wide, high) = part.offset, part.size
-            inside = slice(top, top + high), slice(left, left + wide)
+        for part, inside in self._parts(location, level, size):
             if self._readable(level, part.tile):
                 out[inside], seen = self._slide.read_region(part.location, level, part.size)
                 known[inside] = True if seen is None else seen
             elif self._on_error == "fill" and self.glass is not None:
-                out[inside] = np.clip(np.rint(self.glass), 0, 255).astype(np.uint8)
-                known[inside] = True
+                out[inside], known[inside] = self._glass_color(), True
         return out, None if known.all() else known
+
+    def read_rgba(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """As every slide's; never a `SlideError` because of damage."""
+        whole = self._undamaged(self._slide.read_rgba, location, level, size)
+        if whole is not None:
+            return whole
+        width, height = size
+        out = np.full((height, width, 4), (255, 255, 255, 0), np.uint8)
+        for part, inside in self._parts(location, level, size):
+            if self._readable(level, part.tile):
+                out[inside] = self._slide.read_rgba(part.location, level, part.size)
+            elif self._on_error == "fill" and self.glass is not None:
+                out[inside] = (*self._glass_color(), 255)
+        return out
 
     def check_some_left(self, histogram: ColorHistogram) -> None:
         """Raise `SlideError` if a sample of this slide holds nothing because of damage: all of it would be padding."""
@@ -106,6 +117,34 @@ class ForgivingSlide(Slide):
 
     def close(self) -> None:
         self._slide.close()
+
+    def _undamaged(
+        self,
+        read: Callable[[tuple[int, int], int, tuple[int, int]], Pixels],
+        location: tuple[int, int],
+        level: int,
+        size: tuple[int, int],
+    ) -> Pixels | None:
+        """A rectangle read at once; None where there is damage, which the caller narrows down to tiles."""
+        parts = pieces(self._slide, location, level, size) if self.damage and self._whole_tiles else ()
+        if any((level, part.tile) in self.damage for part in parts):
+            return None
+        try:
+            return read(location, level, size)
+        except SlideError:  # each tile's own is kept when it is tried
+            return None
+
+    def _parts(
+        self, location: tuple[int, int], level: int, size: tuple[int, int]
+    ) -> Iterator[tuple[Piece, tuple[slice, slice]]]:
+        """The parts of a rectangle, one for each tile of the file, and where in the rectangle they lie."""
+        for part in pieces(self._slide, location, level, size):
+            (left, top), (wide, high) = part.offset, part.size
+            yield part, (slice(top, top + high), slice(left, left + wide))
+
+    def _glass_color(self) -> NDArray[np.uint8]:
+        assert self.glass is not None
+        return np.clip(np.rint(self.glass), 0, 255).astype(np.uint8)
 
     def _readable(self, level: int, tile: tuple[int, int]) -> bool:
         """Whether a tile of the file can be read whole, tried once."""

@@ -59,7 +59,7 @@ def check_icc(icc: str) -> None:
         raise InputError(f"got icc={icc!r}; wanted keep or srgb")
 
 
-@functools.lru_cache(maxsize=8)  # a cohort has one scanner, or a few
+@functools.lru_cache(maxsize=2)  # of the reference and of the scanner; each has a table of up to 64 MiB
 def to_srgb(profile: bytes) -> ColorMap:
     """The map from a profile's colours to sRGB's; colours are converted when they first occur.
 
@@ -96,11 +96,13 @@ def histogram_in_srgb(histogram: ColorHistogram) -> ColorHistogram:
     convert = to_srgb(histogram.icc_profile)
 
     def converted(part: ColorHistogram) -> ColorHistogram:
+        if not len(part.codes):  # a reference without glass, say
+            return part
         return ColorHistogram.from_colors(convert(part.colors[None])[0], part.counts)
 
     flat = None if histogram.flat is None else converted(histogram.flat)
     provenance = {**histogram.provenance, "icc": CONVERTED["restain.icc"]}
-    return replace(converted(histogram), flat=flat, provenance=provenance)
+    return replace(converted(histogram), flat=flat, icc_profile=None, provenance=provenance)
 
 
 def slide_in_srgb(slide: Slide) -> Slide:
@@ -149,6 +151,12 @@ class SrgbSlide(Slide):
         if known is not None:
             converted[~known] = pixels[~known]
         return converted, known
+
+    def read_rgba(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+        rgba = self._slide.read_rgba(location, level, size)
+        converted = self._convert(np.ascontiguousarray(rgba[..., :3]))
+        rgba[..., :3] = np.where(rgba[..., 3:] > 0, converted, rgba[..., :3])
+        return rgba
 
     def close(self) -> None:
         self._slide.close()

@@ -69,6 +69,16 @@ class ImageSlide(Slide):
             known[target] = True if self.mask is None else self.mask[y0:y1, x0:x1]
         return out, None if known.all() else known
 
+    def read_rgba(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+        if self.rgba is None:
+            return super().read_rgba(location, level, size)
+        (x, y), (width, height) = location, size
+        out = np.zeros((height, width, 4), np.uint8)
+        inside = self.rgba[max(y, 0) : max(y + height, 0), max(x, 0) : max(x + width, 0)]
+        top, left = max(-y, 0), max(-x, 0)
+        out[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
+        return out
+
 
 def writes_alpha(suffix: str) -> bool:
     """Whether images of this extension can be transparent."""

@@ -1,5 +1,6 @@
 """Slides that OpenSlide reads: SVS, NDPI, SCN, MRXS, BIF, DICOM, generic tiled TIFF, …"""
 
+import ctypes
 import json
 import threading
 from collections.abc import Mapping
@@ -98,7 +99,10 @@ class OpenSlideSlide(Slide):
             rgba = np.empty((*pixels.shape[:2], 4), np.uint8)
             rgba[..., :3], rgba[..., 3] = pixels, 255
             return rgba
-        return self._rgba_through_openslide(location, level, size)
+        try:
+            return self._rgba_through_openslide(location, level, size)
+        except ctypes.ArgumentError as error:  # its owner closed it
+            raise SlideError(f"{self.path.name} cannot be read near {location}: {error}") from None
 
     def _decoded(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> RGB8 | None:
         """A rectangle from the tiles themselves; None where OpenSlide is needed, because it resamples or pads."""

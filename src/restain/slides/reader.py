@@ -84,6 +84,20 @@ class Slide:
         """
         raise NotImplementedError
 
+    def read_rgba(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """A rectangle with its transparency as it is: (height, width, 4), not premultiplied, the caller's own.
+
+        `read_region` knows only opaque or not. That is too little for who passes transparency on: where a level's
+        pixels do not begin at a whole level-0 pixel, OpenSlide resamples, and leaves an alpha of 254 here and there
+        where its tiles meet; they would become holes.
+
+        Raises:
+            SlideError: the file is damaged there, or was closed.
+        """
+        pixels, known = self.read_region(location, level, size)
+        alpha = np.full(pixels.shape[:2], 255, np.uint8) if known is None else known.astype(np.uint8) * np.uint8(255)
+        return np.dstack([pixels, alpha])
+
     def read_tile(self, location: tuple[int, int], size: tuple[int, int], out: RGB8) -> tuple[RGB8, Mask | None]:
         """As `read_region` of level 0, for passes over the whole slide: a reader may write the pixels to `out`.
 

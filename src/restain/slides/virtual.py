@@ -22,7 +22,7 @@ from restain.methods.windows import apply_region, apply_windows
 from restain.slides.openslide_reader import OpenSlideSlide
 from restain.slides.pipeline import output_profile
 from restain.slides.reader import Mask, Slide, open_slide
-from restain.slides.rgba import read_on_white, read_rgba
+from restain.slides.rgba import read_on_white
 from restain.slides.sample import estimate_slide, sample_slide
 
 BAND = 16_000_000
@@ -201,7 +201,7 @@ class NormalizedSlide(openslide.AbstractSlide):
         if not width or not height:  # OpenSlide allows it
             return self._tagged(Image.new("RGBA", (width, height)))
         if isinstance(self._pixel_map, ColorMap):
-            rgba = read_rgba(source, (x, y), level, (width, height))
+            rgba = source.read_rgba((x, y), level, (width, height))
             self._pixel_map(rgba[..., :3], out=rgba[..., :3])
         else:
             rgba = self._read_windows(source, (x, y), level, (width, height))
@@ -273,7 +273,7 @@ class NormalizedSlide(openslide.AbstractSlide):
         inside = out[top - y : top - y + height, left - x : left - x + width]
         rectangle = (left, top, width, height)
         inside[..., :3] = apply_region(read, whole, rectangle, self._pixel_map, cache=self._windows, key=level)
-        inside[..., 3] = read_rgba(source, place(left, top), level, (width, height))[..., 3]
+        inside[..., 3] = source.read_rgba(place(left, top), level, (width, height))[..., 3]
         return out
 
     def _read_associated(self, name: str) -> Image.Image:
