@@ -18,6 +18,7 @@ from restain.terminal import (
     appearance_line,
     cohort_progress,
     file_progress,
+    in_line,
     print_comparison,
     print_evaluation,
     print_registrations,
@@ -684,7 +685,7 @@ def _fail(message: str) -> None:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"restain: note: {message}", file=sys.stderr)
+    print(f"restain: note: {in_line(message)}", file=sys.stderr)
 
 
 def _check_workers(workers: int | None) -> None:

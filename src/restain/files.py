@@ -7,6 +7,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,6 +20,26 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+
+_CHECK: ContextVar[Callable[[], None] | None] = ContextVar("check before outputs get their names", default=None)
+
+
+@contextmanager
+def checked_before_naming(check: Callable[[], None]) -> Iterator[None]:
+    """Within, outputs of this thread get their names only if `check`, called just before, raises nothing."""
+    token = _CHECK.set(check)
+    try:
+        yield
+    finally:
+        _CHECK.reset(token)
+
+
+def check_before_naming() -> None:
+    """What an output does just before it gets its name: see `checked_before_naming`."""
+    check = _CHECK.get()
+    if check is not None:
+        check()
 
 
 def refuse_overwrite(path: Path, overwrite: bool) -> None:
@@ -49,12 +70,15 @@ def atomic_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> I
     """
     path = Path(path)
     refuse_overwrite(path, overwrite)
-    with part_beside(path) as temporary:
+    with _held_part(path) as (temporary, held):
         try:
             yield temporary
             with temporary.open("rb+") as stream:
                 os.fsync(stream.fileno())
             temporary.chmod(0o666 & ~current_umask())
+            check_before_naming()
+            if held is not None and not _is(temporary, held):
+                raise OutputError(f"cannot write {path}: its folder, or {temporary.name} in it, was replaced meanwhile")
             if overwrite:
                 os.replace(temporary, path)
             else:
@@ -78,12 +102,19 @@ def part_beside(path: Path, *, folder: bool = False) -> Iterator[Path]:
     Raises:
         OutputError: the folder of `path` is missing, full or not writable.
     """
+    with _held_part(path, folder) as (temporary, _):
+        yield temporary
+
+
+@contextmanager
+def _held_part(path: Path, folder: bool = False) -> Iterator[tuple[Path, int | None]]:
+    """As `part_beside`, with the descriptor that holds the lock; None where files cannot be locked."""
     try:
         temporary, descriptor = _new_part(path, folder)
     except OSError as error:
         raise OutputError(f"cannot write in {path.parent}: {error.strerror}") from error
     try:
-        yield temporary
+        yield temporary, descriptor
     finally:
         # Once it is renamed, its old name may be another process's.
         if descriptor is None or _is(temporary, descriptor):

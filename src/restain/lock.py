@@ -17,6 +17,10 @@ class Lock:
     It is the system's own lock on the open file (`flock`; on Windows `msvcrt.locking`), so a file that a dead process
     left behind is no lock. Worker processes that are forked do not keep it. The file stays: removing it would let two
     processes lock two files of one name.
+
+    Attributes:
+        path: the file.
+        words: what it says of its holder, which no two holders have in common.
     """
 
     def __init__(self, path: Path, doing: str) -> None:
@@ -39,14 +43,24 @@ class Lock:
             holder = self._holder()
             os.close(self._descriptor)
             raise OutputError(f"{path.parent} is being {doing} by {holder}; wait for it or end it")
-        words = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%F %T")})
+        facts = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%F %T")}
+        words = json.dumps({**facts, "run": os.urandom(8).hex()})
         try:
             os.ftruncate(self._descriptor, 0)
             os.write(self._descriptor, words.encode())
+            os.fsync(self._descriptor)  # other machines read them too
         except OSError:
             pass  # a full disk: the lock holds all the same, only its words are missing
+        self.words = read_words(path)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._forget)
+
+    def in_place(self) -> bool:
+        """Whether the file that is locked is still where it was, and so its folder."""
+        try:
+            return self._descriptor is not None and os.path.samestat(os.stat(self.path), os.fstat(self._descriptor))
+        except FileNotFoundError:
+            return False
 
     def release(self) -> None:
         """Give the lock back; a second call does nothing."""
@@ -66,6 +80,14 @@ class Lock:
             return f"process {words['pid']} on {words['host']} (since {words['since']})"
         except (OSError, ValueError, KeyError, TypeError):
             return "another process"
+
+
+def read_words(path: Path) -> str:
+    """What a lock's file says; "" where there is none."""
+    try:
+        return path.read_text(errors="replace")
+    except FileNotFoundError:
+        return ""
 
 
 if sys.platform == "win32":

@@ -135,18 +135,23 @@ class Reported:
         return cls(source, output, (row.width, row.height), row.seconds, row.appearance, row.warnings)
 
 
+def in_line(text: object) -> str:
+    """Text in one line: names of files may have line breaks."""
+    return " ".join(str(text).splitlines())
+
+
 def print_report(
     fitted: "Normalizer", results: "list[Reported]", failures: "list[Failure]", as_json: bool, many: bool
 ) -> None:
     """Print failures and notes to stderr, and what was done to stdout: a line, or the whole `summary` as JSON."""
     for failure in failures:
-        print(f"restain: {failure.source}: {failure.error}", file=sys.stderr)
+        print(f"restain: {in_line(failure.source)}: {in_line(failure.error)}", file=sys.stderr)
     if as_json:
         print(json.dumps(summary(fitted, results, failures), indent=2))
         return
     notes = [(r.source, message) for r in results for message in r.warnings]
     for source, message in notes[:10] if many else []:
-        print(f"restain: note: {source}: {message}", file=sys.stderr)
+        print(f"restain: note: {in_line(source)}: {in_line(message)}", file=sys.stderr)
     if len(notes) > 10:
         print(f"restain: note: {len(notes) - 10} more notes; --json has them all", file=sys.stderr)
     if not many:
@@ -186,7 +191,7 @@ def print_separations(results: "list[SeparationResult]", failures: "list[Failure
     Raises `OutputError` where every output of a run was there already.
     """
     for failure in failures:
-        print(f"restain: {failure.source}: {failure.error}", file=sys.stderr)
+        print(f"restain: {in_line(failure.source)}: {in_line(failure.error)}", file=sys.stderr)
     kept = sum(len(result.kept) for result in results)
     if kept and not failures and kept == sum(len(result.outputs) for result in results):
         raise OutputError(f"all {kept} outputs exist already; pass --overwrite to replace them, or name another folder")
@@ -197,7 +202,7 @@ def print_separations(results: "list[SeparationResult]", failures: "list[Failure
         return
     notes = dict.fromkeys(message for result in results for message in result.warnings)
     for message in notes if many else ():
-        print(f"restain: note: {message}", file=sys.stderr)
+        print(f"restain: note: {in_line(message)}", file=sys.stderr)
     if many:
         print(f"{len(results)} files separated" + (f", {len(failures)} failed" if failures else ""))
         return
@@ -209,7 +214,7 @@ def print_separations(results: "list[SeparationResult]", failures: "list[Failure
         print(results[0].outputs["concentrations"])
     print(f"white point {white} ({facts['white_origin']}), {results[0].seconds:.1f} s")
     for message in results[0].warnings:
-        print(f"restain: note: {message}", file=sys.stderr)
+        print(f"restain: note: {in_line(message)}", file=sys.stderr)
 
 
 def separation_summary(results: "list[SeparationResult]", failures: "list[Failure]") -> dict[str, Any]:
@@ -239,7 +244,7 @@ def print_registrations(outcomes: "Sequence[Outcome]", as_json: bool) -> None:
 
     for outcome in outcomes:
         if outcome.status != "accepted":
-            print(f"restain: {outcome.pair.name} {outcome.status}: {outcome.reason}", file=sys.stderr)
+            print(f"restain: {in_line(outcome.pair.name)} {outcome.status}: {in_line(outcome.reason)}", file=sys.stderr)
     kept = sum(outcome.kept for outcome in outcomes)
     if kept:
         print(f"restain: note: {kept} pairs were done already and are left as they are", file=sys.stderr)
@@ -250,7 +255,7 @@ def print_evaluation(result: "Evaluated", as_json: bool) -> None:
     """Print images that failed to stderr, and the summary to stdout: a table a suite, or all lines as JSON."""
     evaluation = result.evaluation
     for image, reason in evaluation.failures:
-        print(f"restain: {image}: {reason}", file=sys.stderr)
+        print(f"restain: {in_line(image)}: {in_line(reason)}", file=sys.stderr)
     by_reason: dict[str, list[str]] = {}
     for (suite, metric), reason in evaluation.skipped.items():
         by_reason.setdefault(reason, []).append(f"{metric} ({suite})")

@@ -220,16 +220,13 @@ def test_a_run_goes_on_where_it_was_stopped(folder: Path, tmp_path: Path, monkey
         normalized(folder, tmp_path / "out", settings=settings, say=said.append)
     assert said == ["interrupted; 2 of 4 slides are entered, and the same command goes on from there"]
     assert set(outputs(tmp_path / "out")) == {"a.png", "b.png"}
-    assert statuses(tmp_path / "out") == {
-        "a.png": "done",
-        "b.png": "done",
-        "c.jpg": "started",
-        "sub/slide.tif": "started",
-    }
+    entered = statuses(tmp_path / "out")
+    assert entered.pop("sub/slide.tif", "started") == "started"  # it may have been begun
+    assert entered == {"a.png": "done", "b.png": "done", "c.jpg": "started"}
     monkeypatch.setattr(cohort_work, "normalize_file", real)
     said.clear()
     result = normalized(folder, tmp_path / "out", settings=settings, say=said.append)
-    assert said == ["2 outputs exist already and are left as they are"]
+    assert said == ["2 outputs are finished and left as they are"]
     assert result.kept == 2
     assert [row.output for _, row in result.rows] == ["c.jpg", "sub/slide.tif"]
     assert outputs(tmp_path / "out") == outputs(tmp_path / "whole")

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -16,6 +16,7 @@ from restain.files import write_atomically
 from restain.methods.base import Appearance, Normalizer
 from restain.slides.codecs import PyramidSettings
 from restain.slides.folders import is_slide_folder
+from restain.slides.forgiving import ForgivingSlide
 from restain.slides.formats import FORMATS, pyramid_format, stem_of
 from restain.slides.icc import Icc
 from restain.slides.image_reader import WRITTEN, ImageSlide, encode_image, writes_alpha
@@ -203,23 +204,39 @@ def estimate_together(
     from restain.slides.sample import sample_slide, sample_tiles_of
 
     failed: dict[Path, Failure] = {}
-    parts: list[ColorHistogram] = []
     share = max(settings.max_pixels // max(len(sources), 1), 1)
-    for source in sources:
-        try:
-            with open_slide(source, icc=settings.icc, on_error=settings.on_error) as slide:
-                if isinstance(slide, ImageSlide):
-                    parts.append(ColorHistogram.from_image(slide.pixels, mask=slide.mask))
-                else:
-                    parts.append(sample_slide(slide, max_pixels=share, seed=settings.seed, workers=settings.workers))
-        except (RestainError, OSError, MemoryError) as error:
-            failed[source] = Failure(source, str(error))
-    if not parts:
-        raise InputError("none of the files could be read; the first: " + next(iter(failed.values())).error)
-    histogram = ColorHistogram.merged(parts)
+
+    def count(source: Path) -> ColorHistogram:
+        with open_slide(source, icc=settings.icc, on_error=settings.on_error) as slide:
+            if isinstance(slide, ImageSlide):
+                return ColorHistogram.from_image(slide.pixels, mask=slide.mask)
+            sampled = sample_slide(slide, max_pixels=share, seed=settings.seed, workers=settings.workers)
+            if isinstance(slide, ForgivingSlide):
+                slide.check_some_left(sampled)
+            return sampled
+
+    def parts() -> Iterator[ColorHistogram]:
+        for source in sources:
+            try:
+                yield count(source)
+            except (RestainError, OSError, MemoryError) as error:
+                failed[source] = Failure(source, str(error) or type(error).__name__)
+            except Exception as error:  # whatever it is, it must not cost the other files
+                failed[source] = Failure(source, f"unforeseen {type(error).__name__}: {error}")
+        if len(failed) == len(sources):
+            raise InputError("none of the files could be read; the first: " + next(iter(failed.values())).error)
+
+    histogram = ColorHistogram.merged(parts())  # which adds them up one by one
     if not normalizer.statistics_tiles:
         return normalizer.estimate(histogram), failed
     readable = [source for source in sources if source not in failed]
-    count, side = normalizer.statistics_tiles, normalizer.statistics_side
-    tiles = sample_tiles_of(readable, count, side, seed=settings.seed, workers=settings.workers)
+    tiles = sample_tiles_of(
+        readable,
+        normalizer.statistics_tiles,
+        normalizer.statistics_side,
+        seed=settings.seed,
+        icc=settings.icc,
+        on_error=settings.on_error,
+        workers=settings.workers,
+    )
     return normalizer.estimate(histogram, tiles=tiles), failed

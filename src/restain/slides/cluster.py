@@ -22,6 +22,7 @@ bystanders, so at the end each is tried once more alone.
 
 import logging
 import os
+import socket
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -82,7 +83,7 @@ class Cluster:
         logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what it logs, an error says in one line
         try:
             self._client = Client(**where, timeout=timeout, set_as_default=False)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:  # also of a file of other things
             reason = " ".join(str(error).split())[:200]
             raise InputError(
                 f"no Dask scheduler answers at {address} ({reason}); start one with `dask scheduler` and name its "
@@ -143,6 +144,7 @@ class Cluster:
     # ---- steps ------------------------------------------------------------------------------------------------
 
     def _check_workers(self, folder: Path) -> None:
+        """Look at those that are there; others, which come later, look at themselves (`_on_worker`)."""
         self._threads()
         for worker, seen in self._client.run(_look, folder, on_error="return").items():
             if isinstance(seen, ImportError):
@@ -214,6 +216,8 @@ class Cluster:
             return future.result()
         if isinstance(error, KilledWorker):
             return None
+        if isinstance(error, UnfitWorker):
+            raise error
         if isinstance(error, RestainError):
             return Failure(job.source, str(error))
         return Failure(job.source, f"unforeseen {type(error).__name__}: {' '.join(str(error).split())}")
@@ -230,11 +234,28 @@ def _key(function: Function, job: Job) -> str:
     return f"{function.__name__}-{os.urandom(8).hex()}"
 
 
-def _on_worker(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function in a worker, which is quiet: each result says its own warnings."""
+class UnfitWorker(InputError):
+    """A worker must not do the work: it would do it otherwise than the others, or cannot see the folder."""
+
+
+def _on_worker(function: Callable[..., Any], job: Job, work: Work, *arguments: Any) -> Any:
+    """Call a function in a worker, which is quiet: each result says its own warnings.
+
+    Raises:
+        UnfitWorker: it is none for this work; or the run has ended, and another has begun.
+    """
+    host = socket.gethostname()
+    if work.version != __version__:
+        raise UnfitWorker(
+            f"a worker on {host} has restain {__version__}, this run {work.version}; start the same there"
+        )
+    try:
+        work.check_run()
+    except OSError as error:
+        raise UnfitWorker(f"a worker on {host}: {error}") from None
     warnings.simplefilter("ignore", RestainWarning)
     logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
-    return function(*arguments)
+    return function(job, work, *arguments)
 
 
 def _look(folder: Path) -> tuple[str, bool]:

@@ -12,33 +12,34 @@ was stopped, however it was, goes on where the manifest ends.
 """
 
 import functools
+import hashlib
+import json
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from restain.errors import OutputError
 from restain.files import load_arrays
 from restain.lock import Lock
 from restain.methods.base import Normalizer
 from restain.slides import manifest, quality_sheet
 from restain.slides.batch import BatchSettings, Failure, estimate_together
 from restain.slides.cluster import Cluster
+from restain.slides.cohort_entries import Entering, Meter, Progress
 from restain.slides.cohort_plan import Pair, SavedNormalizer, plan_cohort, settings_digest
 from restain.slides.cohort_threads import Threads
-from restain.slides.cohort_work import Done, Job, Load, Work, measure_one, normalize_one
+from restain.slides.cohort_work import LOCK, Job, Load, Work, measure_one, normalize_one
 from restain.slides.consensus import Consensus
 from restain.slides.manifest import Manifest, Row, key
 
 NORMALIZER = "normalizer.safetensors"
-LOCK = ".restain-cohort.lock"
 OWN_FILES = (manifest.NAME, NORMALIZER, quality_sheet.NAME, LOCK)
 """What a cohort's folder holds beside the outputs."""
 
 Say = Callable[[str], None]
-Progress = Callable[[str, float, int], None]
-"""Called with a stage ("measure", "normalize", "quality sheet"), the slides done, with parts of slides, and in all."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,15 @@ class CohortResult:
     Attributes:
         normalizer: what was applied.
         rows: of the slides of this run, done or failed, with their sources and outputs as they were given; in order.
-        kept: how many outputs were there already.
-        sheet: the quality sheet; None where there was nothing to do.
+        kept: how many an earlier run had finished.
+        found: how many outputs were there of which nothing is known.
+        sheet: the quality sheet; None where nothing changed, or where it could not be written.
     """
 
     normalizer: Normalizer
     rows: tuple[tuple[Pair, Row], ...]
     kept: int
+    found: int
     sheet: Path | None
 
 
@@ -99,69 +102,98 @@ def normalize_cohort(
         warnings.simplefilter("ignore")
         lock = Lock(folder / LOCK, "written to")
         stack.callback(lock.release)
+        place = Path(os.path.abspath(folder))  # a relative one means something else to a worker
+        work = Work(settings, folder=place, run=lock.words)
         book = stack.enter_context(Manifest(folder))
         quality_sheet.refuse_stranger(folder)
 
         @functools.cache
         def runner() -> Threads | Cluster:
-            made = Threads(settings.workers) if scheduler is None else Cluster(scheduler, folder, say)
+            made = Threads(settings.workers) if scheduler is None else Cluster(scheduler, place, say)
             stack.callback(made.close)
             return made
 
         if consensus:
             earlier = None
             if resume and book.path.exists():
-                earlier = _earlier_consensus(folder / NORMALIZER, normalizer, load)
+                earlier = _earlier_consensus(folder / NORMALIZER, normalizer, load, _sampling(settings))
             if earlier is None:
-                _fit_consensus(pairs, normalizer, settings, runner(), say, progress)
+                _fit_consensus(pairs, normalizer, work, runner(), say, progress)
             else:
                 normalizer = earlier
                 count = normalizer.provenance_["consensus_of"]
-                say(f"the consensus of {count} slides in {folder / NORMALIZER} is used; --overwrite measures anew")
+                say(
+                    f"the consensus of {count} slides in {folder / NORMALIZER} is used; --overwrite without --resume "
+                    "measures anew"
+                )
         saved = SavedNormalizer(normalizer)
         saved.refuse_stranger(folder / NORMALIZER, ours=book.path.exists())
-        digest = settings_digest(saved, settings)
-        jobs, kept = plan_cohort(pairs, folder, book, digest, overwrite=settings.overwrite, resume=resume)
+        unreadable: dict[Path, Failure] = {}
+        if settings.estimate == "folder":
+            appearance, failed = estimate_together([source for source, _ in pairs], normalizer, settings)
+            unreadable = {Path(os.path.abspath(source)): failure for source, failure in failed.items()}
+            work = replace(work, appearance=appearance)
+        digest = settings_digest(saved, settings, work.appearance)
+        jobs, kept, found = plan_cohort(
+            pairs,
+            folder,
+            book,
+            digest,
+            overwrite=settings.overwrite,
+            resume=resume,
+            together=work.appearance is not None,
+        )
         if kept:
-            say(f"{kept} outputs exist already and are left as they are")
-        if not jobs:
-            return CohortResult(normalizer, (), kept, None)
-        book.begin()
-        saved.write(folder / NORMALIZER)
-        work = Work(settings, normalizer, folder.absolute() / NORMALIZER, load, saved.digest)
-        if not runner().here:
-            # What a worker wrote before it died, another finds there: it has to replace it. And the paths are its own.
-            jobs = [Job(Path(os.path.abspath(j.source)), Path(os.path.abspath(j.output)), True) for j in jobs]
-            work = replace(work, normalizer=None)
-        rows = _normalize(jobs, pairs, normalizer, work, digest, folder, book, runner(), say, progress)
+            say(f"{kept} outputs are finished and left as they are")
+        if found:
+            say(f"{found} outputs exist that no run of this folder made, and are left as they are")
+        rows: dict[str, Row] = {}
+        if jobs:
+            if not settings.overwrite:
+                saved.refuse_other(folder / NORMALIZER, book, digest)
+            book.begin()
+            saved.write(folder / NORMALIZER)
+            if runner().here:
+                work = replace(work, normalizer=normalizer)
+            else:
+                # What a worker wrote before it died, another finds there: it has to replace it.
+                jobs = [replace(job, replace=True) for job in jobs]
+                work = replace(work, saved=place / NORMALIZER, load=load, digest=saved.digest)
+            enter = Entering(book, lock, folder, normalizer.name, digest)
+            _normalize(jobs, unreadable, work, enter, runner(), say, progress)
+            rows = enter.rows
+        elif book.path.exists() and not _is_newer(folder / quality_sheet.NAME, book.path):
+            book.begin()  # a run was killed before it had put the rows in order and drawn the sheet
+        else:
+            return CohortResult(normalizer, (), kept, found, None)
         ordered = [(pair, rows[name]) for pair in pairs if (name := key(pair[1], folder)) in rows]
         shown = [book.rows[name] for _, output in pairs if (name := key(output, folder)) in book.rows]
-        sheet = quality_sheet.write(folder, shown, normalizer, workers=settings.workers, progress=progress)
-    return CohortResult(normalizer, tuple(ordered), kept, sheet)
+        sheet = None
+        try:
+            book.close()
+            sheet = quality_sheet.write(folder, shown, normalizer, workers=settings.workers, progress=progress)
+        except OutputError as error:  # the outputs are there, and so are their rows, if not in order
+            say(f"{error}; the outputs are complete, and the same command writes what is missing")
+    return CohortResult(normalizer, tuple(ordered), kept, found, sheet)
 
 
-class _Meter:
-    """Tells how many slides of a stage are done, and what parts of others; never less than it told before."""
-
-    def __init__(self, stage: str, total: int, progress: Progress) -> None:
-        self._stage, self._total, self._progress = stage, total, progress
-        self._done, self._told = 0, 0.0
-        self.moved(0.0)
-
-    def count(self) -> None:
-        """One more is done."""
-        self._done += 1
-        self.moved(0.0)
-
-    def moved(self, parts: float) -> None:
-        """So much of those under way is done."""
-        self._told = max(self._told, self._done + parts)
-        self._progress(self._stage, self._told, self._total)
+def _is_newer(path: Path, other: Path) -> bool:
+    """Whether a file was written after another; each run writes the sheet after the manifest."""
+    return path.is_file() and path.stat().st_mtime_ns >= other.stat().st_mtime_ns
 
 
-def _earlier_consensus(path: Path, wanted: Normalizer, load: Load) -> Normalizer | None:
+def _sampling(settings: BatchSettings) -> str:
+    """A digest of how slides are sampled for a consensus."""
+    facts = [settings.icc, settings.on_error, settings.max_pixels, settings.seed]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+def _earlier_consensus(path: Path, wanted: Normalizer, load: Load, sampling: str) -> Normalizer | None:
     """The consensus that an earlier run left in the folder, if it is of the same method and settings."""
-    if not path.is_file() or "consensus_of" not in load_arrays(path)[2].get("provenance", {}):
+    if not path.is_file():
+        return None
+    provenance = load_arrays(path)[2].get("provenance", {})
+    if "consensus_of" not in provenance or provenance.get("sampling") != sampling:
         return None
     found = load(path)
     return found if type(found) is type(wanted) and found.settings(brief=True) == wanted.settings(brief=True) else None
@@ -170,7 +202,7 @@ def _earlier_consensus(path: Path, wanted: Normalizer, load: Load) -> Normalizer
 def _fit_consensus(
     pairs: Sequence[Pair],
     normalizer: Normalizer,
-    settings: BatchSettings,
+    work: Work,
     runner: Threads | Cluster,
     say: Say,
     progress: Progress,
@@ -179,70 +211,41 @@ def _fit_consensus(
     consensus = Consensus()
     unreadable = blank = 0
     jobs = [Job(Path(os.path.abspath(source)), Path(os.path.abspath(output))) for source, output in pairs]
-    meter = _Meter("measure", len(jobs), progress)
-    for _, share in runner.run(measure_one, jobs, Work(settings), started=lambda job: None, moved=meter.moved):
-        if isinstance(share, Failure):
-            unreadable += 1
-        elif not consensus.add(share):
-            blank += 1
-        meter.count()
+    meter = Meter("measure", len(jobs), progress)
+    try:
+        for _, share in runner.run(measure_one, jobs, work, started=lambda job: None, moved=meter.moved):
+            if isinstance(share, Failure):
+                unreadable += 1
+            elif not consensus.add(share):
+                blank += 1
+            meter.count()
+    except KeyboardInterrupt:
+        say("interrupted while the slides were measured; the same command measures them again")
+        raise
     if unreadable:
         say(f"{unreadable} of {len(jobs)} slides cannot be read and have no part in the consensus")
     if blank:
         say(f"{blank} of {len(jobs)} slides show no tissue and have no part in the consensus")
-    normalizer.fit(consensus.histogram())
+    histogram = consensus.histogram()
+    sampling = _sampling(work.settings)
+    facts = {**histogram.provenance, "sampling": sampling}
+    normalizer.fit(replace(histogram, provenance=dict(sorted(facts.items()))))  # as they are read from its file
 
 
 def _normalize(
     jobs: Sequence[Job],
-    pairs: Sequence[Pair],
-    normalizer: Normalizer,
+    unreadable: Mapping[Path, Failure],
     work: Work,
-    digest: str,
-    folder: Path,
-    book: Manifest,
+    enter: Entering,
     runner: Threads | Cluster,
     say: Say,
     progress: Progress,
-) -> dict[str, Row]:
-    """Do the jobs, and enter each into the manifest; the rows of this run by output."""
-    rows: dict[str, Row] = {}
-    unreadable: dict[Path, Failure] = {}
-    if work.settings.estimate == "folder":
-        appearance, failed = estimate_together([source for source, _ in pairs], normalizer, work.settings)
-        work = replace(work, appearance=appearance)
-        unreadable = {Path(os.path.abspath(source)): failure for source, failure in failed.items()}
-
-    def enter(job: Job, outcome: Done | Failure | None) -> None:
-        row = Row(
-            input=Path(os.path.abspath(job.source)),
-            output=key(job.output, folder),
-            status="started" if outcome is None else "failed" if isinstance(outcome, Failure) else "done",
-            method=normalizer.name,
-            settings=digest,
-        )
-        if isinstance(outcome, Failure):
-            row = replace(row, error=outcome.error)
-        elif outcome is not None:
-            row = replace(
-                row,
-                seconds=outcome.seconds,
-                width=outcome.size[0],
-                height=outcome.size[1],
-                input_sha256=outcome.input_sha256,
-                output_sha256=outcome.output_sha256,
-                appearance=outcome.appearance,
-                warnings=outcome.warnings,
-            )
-        # That a slide was begun is news only after a kill, which leaves what was written to the system to be written.
-        book.add(row, sync=outcome is not None)
-        if outcome is not None:
-            rows[row.output] = row
-
-    meter = _Meter("normalize", len(jobs), progress)
+) -> None:
+    """Do the jobs, and enter each into the manifest."""
+    meter = Meter("normalize", len(jobs), progress)
     readable = []
     for job in jobs:
-        if (failure := unreadable.get(Path(os.path.abspath(job.source)))) is None:
+        if (failure := unreadable.get(job.source)) is None:
             readable.append(job)
         else:
             enter(job, failure)
@@ -254,6 +257,7 @@ def _normalize(
             enter(job, outcome)
             meter.count()
     except KeyboardInterrupt:
-        say(f"interrupted; {len(rows)} of {len(jobs)} slides are entered, and the same command goes on from there")
+        say(
+            f"interrupted; {len(enter.rows)} of {len(jobs)} slides are entered, and the same command goes on from there"
+        )
         raise
-    return rows

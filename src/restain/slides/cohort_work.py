@@ -5,6 +5,7 @@ raising, so that one slide's error stays that slide's.
 """
 
 import functools
+import itertools
 import operator
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -13,15 +14,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from restain import __version__
 from restain.color.histogram import ColorHistogram
-from restain.errors import RestainError, SlideError
+from restain.errors import OutputError, RestainError, SlideError
+from restain.files import checked_before_naming
+from restain.lock import read_words
 from restain.methods.base import Appearance, Normalizer
 from restain.slides.batch import BatchSettings, Failure, is_sampled, normalize_file
 from restain.slides.consensus import Share
 from restain.slides.folders import checksum
 from restain.slides.pipeline import Progress, describe
 from restain.slides.reader import Slide, open_slide
-from restain.slides.sample import SamplePlan, count_tiles, finish_sample, plan_sample, sample_slide
+from restain.slides.sample import SamplePlan, count_tiles, finish_sample, plan_sample
+
+LOCK = ".restain-cohort.lock"
+"""In a cohort's folder: who writes there, and in which run."""
 
 Result = TypeVar("Result")
 Load = Callable[[Path], Normalizer]
@@ -46,6 +53,8 @@ class Work:
         normalizer: the normalizer itself, where the work is done in this process; else None, and
         saved, load, digest: its file, what reads it, and the file's checksum.
         appearance: one for all slides, where they are estimated together.
+        folder, run: the cohort's, absolute, and what its lock says in this run; None where there is no such folder.
+        version: of the restain that sends the work.
     """
 
     settings: BatchSettings
@@ -54,6 +63,21 @@ class Work:
     load: Load | None = None
     digest: str = ""
     appearance: Appearance | None = None
+    folder: Path | None = None
+    run: str = ""
+    version: str = __version__
+
+    def check_run(self) -> None:
+        """Raise `OutputError` unless the cohort's folder is there, and no other run has begun in it since.
+
+        A worker whose run was stopped goes on with its slide; what a later run wrote meanwhile must stay.
+        """
+        if self.folder is None:
+            return
+        if not self.folder.is_dir():
+            raise OutputError(f"the cohort's folder {self.folder} is gone")
+        if read_words(self.folder / LOCK) != self.run:
+            raise OutputError(f"another run writes in {self.folder} since; what it wrote is left as it is")
 
     def fitted(self) -> Normalizer:
         """The normalizer, read once by each process."""
@@ -66,6 +90,8 @@ class Work:
 
 @functools.lru_cache(maxsize=2)
 def _loaded(load: Load, path: Path, digest: str) -> Normalizer:
+    if checksum(path) != digest:
+        raise OutputError(f"{path} is not the normalizer of this run; it was replaced meanwhile")
     return load(path)
 
 
@@ -102,8 +128,8 @@ def normalize_one(
 
     def normalize() -> Done:
         normalizer = work.fitted()
-        job.output.parent.mkdir(parents=True, exist_ok=True)
-        with _NETWORKS if normalizer.neighbourhood else nullcontext():
+        _make_folders(job.output.parent, work.folder)
+        with _NETWORKS if normalizer.neighbourhood else nullcontext(), checked_before_naming(work.check_run):
             result = normalize_file(
                 job.source,
                 job.output,
@@ -113,14 +139,15 @@ def normalize_one(
                 histogram=_counted(job, work.settings, plan, parts),
                 progress=progress,
             )
-        return Done(
-            result.size,
-            result.seconds,
-            describe(normalizer, result.appearance)["appearance"],
-            result.warnings,
-            checksum(job.source),
-            checksum(job.output),
-        )
+        sums, troubles = [], []
+        for path in (job.source, job.output):
+            try:
+                sums.append(checksum(path))
+            except OSError as error:  # the output is there all the same
+                sums.append("")
+                troubles.append(f"there is no checksum of {path}: {error.strerror or error}")
+        looks = describe(normalizer, result.appearance)["appearance"]
+        return Done(result.size, result.seconds, looks, (*result.warnings, *troubles), sums[0], sums[1])
 
     return _or_failure(job, normalize)
 
@@ -132,7 +159,7 @@ def measure_one(
 
     def measure() -> Share:
         histogram = _counted(job, work.settings, plan, parts)
-        return Share.of(_sampled(job, work.settings) if histogram is None else histogram)
+        return Share.of(_sampled(job, work.settings, progress) if histogram is None else histogram)
 
     return _or_failure(job, measure)
 
@@ -173,13 +200,30 @@ def _counted(job: Job, settings: BatchSettings, plan: Plan, parts: Sequence[Part
         return finish_sample(slide, plan, functools.reduce(operator.add, counts))
 
 
-def _sampled(job: Job, settings: BatchSettings) -> ColorHistogram:
-    """The colours that `normalize_file` estimates from."""
+def _sampled(job: Job, settings: BatchSettings, progress: Progress | None = None) -> ColorHistogram:
+    """The colours that `normalize_file` estimates from; `progress` is told of each tile, from several threads."""
     with _opened(job, settings) as slide:
         if is_sampled(slide, job.output):
-            return sample_slide(slide, max_pixels=settings.max_pixels, seed=settings.seed, workers=settings.workers)
+            plan = plan_sample(slide, max_pixels=settings.max_pixels, seed=settings.seed)
+            done = itertools.count(1)
+
+            def moved() -> None:
+                if progress is not None:
+                    progress("measure", next(done), len(plan.tiles))
+
+            counts = count_tiles(slide, plan.tiles, plan.tile, workers=settings.workers, moved=moved)
+            return finish_sample(slide, plan, counts)
         pixels, known = slide.read_region((0, 0), 0, slide.dimensions)
         return replace(ColorHistogram.from_image(pixels, mask=known), icc_profile=slide.icc_profile)
+
+
+def _make_folders(place: Path, root: Path | None) -> None:
+    """Make a folder below the cohort's, which itself is not made anew where it has vanished."""
+    if root is None:
+        return
+    for name in place.relative_to(root).parts:
+        root = root / name
+        root.mkdir(exist_ok=True)
 
 
 def _opened(job: Job, settings: BatchSettings) -> Slide:

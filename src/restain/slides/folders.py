@@ -10,7 +10,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from restain.errors import OutputError, RestainError
-from restain.files import current_umask, part_beside, refuse_broken_link, refuse_overwrite, shortened, sync_folder
+from restain.files import (
+    check_before_naming,
+    current_umask,
+    part_beside,
+    refuse_broken_link,
+    refuse_overwrite,
+    shortened,
+    sync_folder,
+)
 from restain.slides.dicom_folder import instances, series_of
 from restain.slides.formats import FORMATS, pyramid_format
 
@@ -135,6 +143,7 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
             _sync(temporary)
             temporary.chmod(0o777 & ~current_umask())
             refuse_output(path, overwrite)
+            check_before_naming()
             _rename(temporary, path, overwrite)
             sync_folder(path.parent)
         except OSError as error:

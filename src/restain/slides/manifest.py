@@ -10,9 +10,12 @@ import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TextIO, get_args
+
+import numpy as np
 
 from restain.errors import OutputError
 from restain.files import atomic_output
@@ -64,8 +67,8 @@ class Row:
         values: dict[str, Any] = {name: getattr(self, name) for name in COLUMNS}
         values["seconds"] = f"{self.seconds:.3f}"
         values["appearance"] = json.dumps(self.appearance) if self.appearance else ""
-        values["warnings"] = _SEPARATOR.join(" ".join(text.split()) for text in self.warnings)
-        values["error"] = " ".join(self.error.split())
+        values["warnings"] = _SEPARATOR.join(_line(text) for text in self.warnings)
+        values["error"] = _line(self.error)
         return [str(values[name]) for name in COLUMNS]
 
     @classmethod
@@ -77,21 +80,53 @@ class Row:
         appearance = json.loads(value["appearance"]) if value["appearance"] else {}
         if not isinstance(appearance, dict):
             raise ValueError("the appearance is no mapping")
+        for name, item in appearance.items():
+            _check_look(name, item)
+        seconds, width, height = float(value["seconds"]), int(value["width"]), int(value["height"])
+        if not 0 <= seconds < float("inf") or width < 0 or height < 0:
+            raise ValueError("a size or a time is no such")
         return cls(
             input=Path(value["input"]),
             output=value["output"],
             status=value["status"],  # type: ignore[arg-type]  # checked above
             method=value["method"],
             settings=value["settings"],
-            seconds=float(value["seconds"]),
-            width=int(value["width"]),
-            height=int(value["height"]),
+            seconds=seconds,
+            width=width,
+            height=height,
             input_sha256=value["input_sha256"],
             output_sha256=value["output_sha256"],
             appearance=appearance,
             warnings=tuple(value["warnings"].split(_SEPARATOR)) if value["warnings"] else (),
             error=value["error"],
         )
+
+
+def _line(text: str) -> str:
+    """Text in one line that any encoding takes: a file's own words may hold halves of characters."""
+    return " ".join(text.split()).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+_VECTORS = {"white_point": 1, "mean": 1, "deviation": 1, "stain_matrix": 2}
+"""Fields of an appearance whose last axis is red, green and blue, and how many axes they have."""
+
+
+def _check_look(name: str, value: Any) -> None:
+    """Raise `ValueError` where a field of an appearance is not what one can be: text, or numbers in even rows."""
+    if value is None or isinstance(value, (str, bool)):
+        if name in _VECTORS:
+            raise ValueError(f"{name} is no colour")
+        return
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise ValueError(f"{name} has rows of different lengths") from None
+    if not isinstance(value, (int, float, list)) or array.dtype.kind not in "if":
+        raise ValueError(f"{name} is not made of numbers")
+    if name == "max_concentrations" and array.ndim != 1:
+        raise ValueError(f"{name} is no row of numbers")
+    if name in _VECTORS and (array.ndim != _VECTORS[name] or array.shape[-1] != 3 or not np.isfinite(array).all()):
+        raise ValueError(f"{name} is no colour")
 
 
 COLUMNS = tuple(item.name for item in fields(Row))
@@ -120,7 +155,10 @@ class Manifest:
         """Write the file as far as it is known, without a line that a kill tore, and open it for more."""
         if self._stream is None:
             self._write(self.rows.values())
-            self._stream = self.path.open("a", encoding="utf-8", errors="surrogateescape", newline="")
+            try:
+                self._stream = self.path.open("a", encoding="utf-8", errors="surrogateescape", newline="")
+            except OSError as error:
+                raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
 
     def add(self, row: Row, *, sync: bool = True) -> None:
         """Add a row to the file; on disk when this returns, unless `sync` is false.
@@ -145,14 +183,26 @@ class Manifest:
         """Write the file anew, in the order of the outputs."""
         if self._stream is not None:
             stream, self._stream = self._stream, None
-            stream.close()
+            with suppress(OSError):  # a row that a full disk did not take, which `add` told
+                stream.close()
             self._write(sorted(self.rows.values(), key=lambda row: row.output))
 
     def __enter__(self) -> "Manifest":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self.close()
+        except OutputError:
+            if kind is None:  # else what came first is told; the rows are on disk, only not in order
+                raise
+
+    def leave(self) -> None:
+        """Close the file as it is: its folder is no longer the one that was locked."""
+        if self._stream is not None:
+            stream, self._stream = self._stream, None
+            with suppress(OSError):  # what could not be written was told when it was added
+                stream.close()
 
     def _write(self, rows: Iterable[Row]) -> None:
         with (

@@ -120,7 +120,7 @@ def _cohort(
     head = "".join(f"<th>{text(name)}</th>" for name, _ in columns)
     source = ""
     if "consensus_of" in provenance:
-        source = f"<p>The reference is the consensus of {provenance['consensus_of']} slides.</p>"
+        source = f"<p>The reference is the consensus of {text(provenance['consensus_of'])} slides.</p>"
     return f"{source}<table><tr><th></th>{head}</tr>{''.join(rows)}</table>"
 
 

@@ -1,6 +1,6 @@
 """What a slide looks like, from a bounded, seeded sample of its tissue and its glass at full resolution."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +16,8 @@ from restain.errors import InputError, RestainError
 from restain.methods.base import Appearance, Normalizer
 from restain.methods.window_grid import reflected
 from restain.methods.windows import WindowMap
-from restain.slides.reader import Mask, Slide, open_slide
+from restain.slides.icc import Icc
+from restain.slides.reader import Mask, OnError, Slide, open_slide
 
 TISSUE_DENSITY = 0.12
 """Optical density, in any channel and against the white point, from which a thumbnail pixel shows tissue."""
@@ -53,11 +54,7 @@ def sample_slide(
     Returns:
         A histogram whose `provenance` says what was sampled.
     """
-    if max_pixels < 1 or max_glass_pixels < 0 or tile < 8 or seed < 0:
-        raise InputError(
-            f"got max_pixels={max_pixels}, max_glass_pixels={max_glass_pixels}, tile={tile}, seed={seed}; "
-            "wanted 1 or more, 0 or more, 8 or more, and 0 or more"
-        )
+    _check_options(max_pixels, max_glass_pixels, tile, seed)
     if not isinstance(slide, Slide):
         with open_slide(slide) as opened:
             return sample_slide(
@@ -91,6 +88,7 @@ def plan_sample(
     seed: int = 0,
 ) -> SamplePlan:
     """Choose the tiles that `sample_slide` counts; arguments as there."""
+    _check_options(max_pixels, max_glass_pixels, tile, seed)
     tissue, glass = find_tissue(slide, tile)
     generator = np.random.default_rng(seed)
     tissue_tiles = _choose(tissue, max(max_pixels // tile**2, 1), generator)
@@ -103,6 +101,14 @@ def plan_sample(
         "seed": seed,
     }
     return SamplePlan((*tissue_tiles, *glass_tiles), tile, facts)
+
+
+def _check_options(max_pixels: int, max_glass_pixels: int, tile: int, seed: int) -> None:
+    if max_pixels < 1 or max_glass_pixels < 0 or tile < 8 or seed < 0:
+        raise InputError(
+            f"got max_pixels={max_pixels}, max_glass_pixels={max_glass_pixels}, tile={tile}, seed={seed}; "
+            "wanted 1 or more, 0 or more, 8 or more, and 0 or more"
+        )
 
 
 def finish_sample(slide: Slide, plan: SamplePlan, histogram: ColorHistogram) -> ColorHistogram:
@@ -175,9 +181,17 @@ def _choose(grid: NDArray[np.bool_], most: int, generator: np.random.Generator) 
 
 
 def count_tiles(
-    slide: Slide, tiles: Sequence[tuple[int, int]], tile: int, *, workers: int | None = None
+    slide: Slide,
+    tiles: Sequence[tuple[int, int]],
+    tile: int,
+    *,
+    workers: int | None = None,
+    moved: Callable[[], None] = lambda: None,
 ) -> ColorHistogram:
-    """Count whole tiles, given by (row, column); each thread gathers its own histogram, and they are added up."""
+    """Count whole tiles, given by (row, column); each thread gathers its own histogram, and they are added up.
+
+    `moved` is called after each tile, from the threads; what it raises ends the counting.
+    """
     width, height = slide.dimensions
     workers = max(1, min(workers or 2, len(tiles) // 4, 16))  # each holds two tables of 64 MiB
 
@@ -187,6 +201,7 @@ def count_tiles(
             x, y = column * tile, row * tile
             pixels, known = slide.read_region((x, y), 0, (min(tile, width - x), min(tile, height - y)))
             builder.add(pixels, known)
+            moved()
         return builder.histogram()
 
     with ThreadPoolExecutor(workers) as pool:
@@ -295,11 +310,19 @@ def sample_mapped(
 
 
 def sample_tiles_of(
-    files: Sequence[Path], count: int, side: int, *, seed: int = 0, workers: int | None = None
+    files: Sequence[Path],
+    count: int,
+    side: int,
+    *,
+    seed: int = 0,
+    icc: Icc = "keep",
+    on_error: OnError = "stop",
+    workers: int | None = None,
 ) -> list[RGB8]:
     """Tiles of the tissue of several slides or images, as evenly from each as can be; arguments as `sample_tiles`.
 
-    What one file cannot give, the next ones do. Files that cannot be read are left out.
+    What one file cannot give, the next ones do. Files that cannot be read are left out. `icc` and `on_error` say how
+    each is read, as in `open_slide`.
     """
     tiles: list[RGB8] = []
     order = np.random.default_rng(seed).permutation(len(files))
@@ -309,7 +332,8 @@ def sample_tiles_of(
             break
         try:
             # Each with a choice of its own: images of one size have the same grid.
-            tiles += sample_tiles(files[index], wanted, side, seed=seed + 1 + int(index), workers=workers)
+            with open_slide(files[index], icc=icc, on_error=on_error) as slide:
+                tiles += sample_tiles(slide, wanted, side, seed=seed + 1 + int(index), workers=workers)
         except (RestainError, OSError, MemoryError):
             continue
     return tiles
