@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -291,6 +292,38 @@ def test_the_input_is_never_the_output(name: str, tissue: RGB8, fitted: Macenko,
         with pytest.raises(OutputError, match=r"out\.tif lies in the input .*in\.dcm; name"):
             normalize_slide(tmp_path / name / "level-1.dcm", tmp_path / name / "out.tif", fitted)
     assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("explicit", [True, False])
+@pytest.mark.parametrize("undefined", [True, False])
+def test_the_series_is_the_file_s_own(explicit: bool, undefined: bool, tissue: RGB8, tmp_path: Path) -> None:
+    """Not one that it refers to, in a sequence before it."""
+    path = tmp_path / "a.dcm"
+    write_array(path, tissue, settings=replace(SMALL, compression="none"), mpp=MPP)
+    wanted = pydicom.dcmread(path / "level-0.dcm").SeriesInstanceUID
+    for number, file in enumerate(sorted(path.iterdir())):
+        data = pydicom.dcmread(file)
+        inner, outer = pydicom.Dataset(), pydicom.Dataset()
+        inner.SeriesInstanceUID = f"1.2.3.{number}"
+        outer.ReferencedSeriesSequence = [inner]
+        outer.SeriesInstanceUID = f"1.2.4.{number}"
+        for item in (inner, outer):
+            item.is_undefined_length_sequence_item = undefined
+        data.ReferencedSeriesSequence = [inner, outer]
+        data["ReferencedSeriesSequence"].is_undefined_length = undefined
+        data.EncapsulatedDocument = bytes(200_000)  # behind it
+        data.add_new(0x00091010, "OB", bytes(100_000))  # before it, longer than any head
+        if not explicit:
+            data.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
+        pydicom.dcmwrite(file, data, implicit_vr=not explicit, little_endian=True, enforce_file_format=True)
+        assert series_of(file) == wanted
+    assert is_slide_folder(path)
+
+
+def test_headers_without_an_end(tmp_path: Path) -> None:
+    for number, data in enumerate((b"", bytes(132), bytes(128) + b"DICM", bytes(128) + b"DICM" + bytes(3_000_000))):
+        (tmp_path / f"{number}.dcm").write_bytes(data)
+        assert series_of(tmp_path / f"{number}.dcm") is None
 
 
 # ---- folders as inputs ------------------------------------------------------------------------------------------

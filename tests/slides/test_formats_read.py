@@ -10,7 +10,7 @@ import pytest
 import tifffile
 
 from restain.color.images import RGB8
-from restain.errors import MissingExtraError, SlideError
+from restain.errors import MissingExtraError, SlideError, SlideWarning
 from restain.methods.macenko import Macenko
 from restain.slides.codecs import PyramidSettings
 from restain.slides.pipeline import normalize_slide
@@ -236,6 +236,46 @@ def test_what_bioformats2raw_writes(tissue: RGB8, tmp_path: Path) -> None:
     root.attrs["bioformats2raw.layout"] = 3
     with open_slide(tmp_path / "s.zarr") as slide:
         np.testing.assert_array_equal(slide.read_region((0, 0), 0, slide.dimensions)[0], tissue)
+
+
+def test_what_bioformats2raw_writes_in_version_0_5(tissue: RGB8, tmp_path: Path) -> None:
+    """There the key lies under "ome"."""
+    root = write_zarr(tmp_path / "s.zarr", [tissue], version="0.5", axes="tczyx", above="0")
+    root.attrs["ome"] = {"version": "0.5", "bioformats2raw.layout": 3}
+    with open_slide(tmp_path / "s.zarr") as slide:
+        np.testing.assert_array_equal(slide.read_region((0, 0), 0, slide.dimensions)[0], tissue)
+
+
+OME = (
+    '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Instrument ID="Instrument:0">'
+    '<Objective ID="Objective:0" NominalMagnification="{}"/></Instrument><Image ID="Image:0"><Pixels ID="Pixels:0" '
+    'DimensionOrder="XYCZT" Type="uint8" SizeX="423" SizeY="301" SizeC="3" SizeZ="1" SizeT="1" Interleaved="true">'
+    '<Channel ID="Channel:0:0" SamplesPerPixel="3"/><TiffData IFD="0" PlaneCount="1"/></Pixels></Image></OME>'
+)
+
+
+@pytest.mark.parametrize("power", ["Infinity", "-5", "1e308", "NaN", "40"])
+@pytest.mark.parametrize("kind", ["aperio.svs", "restain.tif", "a.ome.tif", "a.ome.zarr"])
+def test_powers_that_no_objective_has_are_not_believed(kind: str, power: str, tissue: RGB8, tmp_path: Path) -> None:
+    path = tmp_path / kind
+    if kind == "a.ome.zarr":
+        write_zarr(path, [tissue]).attrs["restain"] = {"objective_power": float(power)}
+    else:
+        description = {
+            "aperio.svs": f"Aperio Image Library v12\r\n423x301 (64x64) LZW|AppMag = {power}",
+            "restain.tif": f'{{"slide": {{"objective_power": {power}}}}}',
+            "a.ome.tif": OME.format("INF" if power == "Infinity" else power),
+        }[kind]
+        plain: dict[str, Any] = {"photometric": "rgb", "compression": "lzw", "metadata": None}
+        tifffile.imwrite(path, tissue, tile=(64, 64), description=description, **plain)
+    if power == "40" or (kind, power) == ("aperio.svs", "NaN"):  # which OpenSlide leaves out itself
+        with open_slide(path) as slide:
+            assert (slide.objective_power, slide.notes) == (40 if power == "40" else None, [])
+        return
+    with pytest.warns(SlideWarning, match=rf"{kind} claims an objective of .*x; taken as unknown"):
+        slide = open_slide(path)
+    with slide:
+        assert (slide.objective_power, len(slide.notes)) == (None, 1)
 
 
 def planes(path: Path, tissue: RGB8) -> None:

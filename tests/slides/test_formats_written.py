@@ -10,14 +10,16 @@ import re
 import tracemalloc
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openslide
 import pytest
 import tifffile
 
+from restain.color.histogram import ColorHistogram
 from restain.color.images import RGB8
 from restain.errors import InputError, OutputError
 from restain.methods.macenko import Macenko
@@ -302,9 +304,33 @@ def test_dicom_says_what_a_whole_slide_must(tissue: RGB8, tmp_path: Path) -> Non
         stored = sum(np.frombuffer(data.ExtendedOffsetTableLengths, "<u8"))
         area = data.TotalPixelMatrixColumns * data.TotalPixelMatrixRows
         assert float(data.LossyImageCompressionRatio) == pytest.approx(3 * area / stored, rel=1e-6)
+        assert data.ImagedVolumeDepth == 1  # micrometres
     lossless = tmp_path / "lossless.dcm"
     write_array(lossless, tissue, settings=settings_of("jpeg2000", 100), mpp=MPP)
-    assert pydicom.dcmread(lossless / "level-0.dcm").LossyImageCompression == "00"
+    assert pydicom.dcmread(lossless / "level-0.dcm").LossyImageCompression == "01"  # of the source, as far as is known
+
+
+def test_dicom_claims_nothing_of_label_and_macro(svs: Path, tissue: RGB8, tmp_path: Path) -> None:
+    """They are another camera's: neither the slide's resolution, nor its optics, nor its colours are theirs."""
+    reference = replace(ColorHistogram.from_image(tissue), icc_profile=b"of the reference", provenance={})
+    fitted = Macenko().fit(reference)
+    normalize_slide(svs, tmp_path / "out.dcm", fitted, settings=settings_of(None), associated="keep")
+    level, label, macro = (
+        pydicom.dcmread(tmp_path / "out.dcm" / f"{name}.dcm") for name in ("level-0", "label", "macro")
+    )
+    assert level.OpticalPathSequence[0].ICCProfile == b"of the reference"
+    assert level.OpticalPathSequence[0].ObjectiveLensPower == 20
+    for data in (label, macro):
+        assert "PixelMeasuresSequence" not in data.SharedFunctionalGroupsSequence[0]
+        assert not [keyword for keyword in data.dir("ImagedVolume") if keyword in data]
+        assert "ObjectiveLensPower" not in data.OpticalPathSequence[0]
+        assert data.OpticalPathSequence[0].ICCProfile[: len(srgb_profile())] == srgb_profile()
+        assert data.BurnedInAnnotation == data.SpecimenLabelInImage == "YES"
+    assert label["BarcodeValue"].value == label["LabelText"].value == ""
+    with wsidicom.WsiDicom.open(tmp_path / "out.dcm") as slide:
+        assert slide.pyramids[0][0].mpp.width == pytest.approx(0.5)
+        for image, wanted in ((slide.read_label(), label), (slide.read_overview(), macro)):
+            assert image.size == (wanted.TotalPixelMatrixColumns, wanted.TotalPixelMatrixRows)
 
 
 def test_dicom_names_no_patient(svs: Path, fitted: Macenko, tmp_path: Path) -> None:
@@ -371,10 +397,20 @@ def test_settings_that_make_no_sense() -> None:
         PyramidSettings(compression="lzw")
     with pytest.raises(InputError, match="got format='png'"):
         PyramidSettings(format="png", compression="jpeg")
+    with pytest.raises(InputError, match="got format='bogus'; wanted one of tiff, ome-tiff"):
+        PyramidSettings(format="bogus")
     with pytest.raises(InputError, match="only JPEG can be told that"):
         PyramidSettings(compression="webp", subsampling="420")
     with pytest.raises(InputError, match="only JPEG can be told that"):
         PyramidSettings(subsampling="420").in_format("ome-zarr")
+
+
+@pytest.mark.parametrize("format", NAMES)
+@pytest.mark.parametrize("wrong", [{"objective_power": float("inf")}, {"mpp": (0.25, float("nan"))}, {"mpp": (0, 1)}])
+def test_numbers_that_are_none_are_refused(format: str, wrong: dict[str, Any], tissue: RGB8, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="wanted positive numbers, or None"):
+        write_array(tmp_path / NAMES[format], tissue, settings=settings_of(None), **{"mpp": MPP, **wrong})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_tiles_of_another_format_are_refused(tissue: RGB8, tmp_path: Path) -> None:

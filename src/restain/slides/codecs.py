@@ -8,7 +8,7 @@ import numpy as np
 
 from restain.color.images import RGB8
 from restain.errors import InputError
-from restain.slides.formats import FORMATS, check_compression
+from restain.slides.formats import FORMATS, check_compression, check_format
 
 SUBSAMPLINGS = {"444": (1, 1), "422": (2, 1), "420": (2, 2)}
 
@@ -46,6 +46,7 @@ class PyramidSettings:
             raise InputError(f"got quality={self.quality}; wanted 1 to 100")
         if self.subsampling not in SUBSAMPLINGS:
             raise InputError(f"got subsampling={self.subsampling!r}; wanted one of {', '.join(SUBSAMPLINGS)}")
+        check_format(self.format)
         if self.compression is not None:
             check_compression(self.format, self.compression)
         if self.codec != "jpeg" and self.subsampling != "444":

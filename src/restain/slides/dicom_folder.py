@@ -1,28 +1,52 @@
 """Folders of DICOM instances: which of them are one slide, found without a DICOM library."""
 
 import os
+import struct
 from collections.abc import Iterable
 from pathlib import Path
 
-HEAD = 65_536
-"""Bytes in which a whole-slide instance names its series; what may be longer (optics, pixels) comes behind."""
+MOST_ELEMENTS = 100_000
+"""Elements that may come before the series; more are no header of an image."""
 
-_SERIES = b"\x20\x00\x0e\x00"
-"""The tag of SeriesInstanceUID, (0020,000E), in little endian as all whole-slide images are."""
+_SERIES = (0x0020, 0x000E)
+_ITEM_END, _SEQUENCE_END = (0xFFFE, 0xE00D), (0xFFFE, 0xE0DD)
+_IMPLICIT = b"1.2.840.10008.1.2"
+_LONG = frozenset([b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"])
+"""Types of values whose length is written in four bytes, behind two unused ones."""
+_UNKNOWN_LENGTH = 0xFFFFFFFF
 
 
 def series_of(path: Path) -> str | None:
-    """The SeriesInstanceUID of a DICOM file; None where it is no DICOM file, or names none."""
+    """The SeriesInstanceUID (0020,000E) of a DICOM file; None where it is no DICOM file, or names none.
+
+    Only that of the file itself: those of other series that it refers to lie in sequences, which are passed over. All
+    whole-slide images are little endian.
+    """
     with path.open("rb") as stream:
-        head = stream.read(HEAD)
-    if head[128:132] != b"DICM":
-        return None
-    for explicit in (b"UI", b""):  # with its type and two bytes of length, or without and four
-        place = head.find(_SERIES + explicit)
-        if place >= 0:
-            start = place + 8
-            count = int.from_bytes(head[start - 2 : start] if explicit else head[start - 4 : start], "little")
-            return head[start : start + count].rstrip(b"\0 ").decode("ascii", errors="replace")
+        if stream.read(132)[128:] != b"DICM":
+            return None
+        depth, implicit = 0, False
+        for _ in range(MOST_ELEMENTS):
+            head = stream.read(8)
+            if len(head) < 8:
+                return None
+            group, element, count = struct.unpack("<HHI", head)
+            if depth == 0 and (group, element) > _SERIES:
+                return None
+            if group != 0xFFFE and not (implicit and group != 2):  # items have no type
+                long = head[4:6] in _LONG
+                count = int.from_bytes(stream.read(4) if long else head[6:8], "little")
+            if (group, element) in (_ITEM_END, _SEQUENCE_END):
+                depth -= 1
+            elif count == _UNKNOWN_LENGTH:
+                depth += 1
+            elif depth == 0 and (group, element) in (_SERIES, (0x0002, 0x0010)):
+                value = stream.read(min(count, 64)).rstrip(b"\0 ")
+                if group != 2:
+                    return value.decode("ascii", errors="replace")
+                implicit = value == _IMPLICIT
+            else:
+                stream.seek(count, os.SEEK_CUR)
     return None
 
 

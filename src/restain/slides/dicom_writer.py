@@ -19,6 +19,7 @@ import numpy as np
 from restain.errors import MissingExtraError, OutputError
 from restain.slides.codecs import PyramidSettings, compress
 from restain.slides.formats import Travelling
+from restain.slides.icc import srgb_profile
 
 SYNTAXES = {
     "jpeg": "1.2.840.10008.1.2.4.50",
@@ -128,6 +129,7 @@ class _Series:
         from pydicom.uid import UID, generate_uid
 
         known = self._travelling
+        of_tissue = kind[2] == "VOLUME"
         data = Dataset()
         data.SOPClassUID = WHOLE_SLIDE
         data.SOPInstanceUID = generate_uid()
@@ -154,11 +156,11 @@ class _Series:
         data.AcquisitionContextSequence = Sequence()
         data.ImageType = kind
         data.DerivationDescription = f"Stain normalization by {known.software}"
-        if kind[2] == "VOLUME" and 0 < len(known.description) <= LARGEST_COMMENT:
+        if of_tissue and 0 < len(known.description) <= LARGEST_COMMENT:
             data.ImageComments = known.description
         self._describe_pixels(data, tile, frames)
         self._describe_matrix(data, size, kind, scale)
-        self._describe_optics(data)
+        self._describe_optics(data, of_tissue)
         self._describe_specimen(data)
         return data
 
@@ -171,17 +173,28 @@ class _Series:
         data.BitsAllocated = data.BitsStored = 8
         data.HighBit = 7
         data.PixelRepresentation = 0
-        data.LossyImageCompression = "01" if self._codec in LOSSY else "00"
+        # Once lossy, always lossy (PS3.3 C.7.6.1.1.5), and nearly all scanners' own files are: so it is said however
+        # this file is compressed. The source's ratio and method are not known.
+        data.LossyImageCompression = "01"
         if self._codec in LOSSY:
             data.LossyImageCompressionRatio = RATIO
             data.LossyImageCompressionMethod = LOSSY[self._codec]
 
     def _describe_matrix(self, data: Any, size: tuple[int, int], kind: list[str], scale: int) -> None:
         """Where the frames lie: the pixel matrix, and the plane of the slide that it covers, in millimetres."""
-        # Exactly the level's scale: a last odd row or column of the level above was left out, not squeezed in.
-        step_x, step_y = (step * scale / 1000 for step in self._mpp)
-        data.ImagedVolumeWidth, data.ImagedVolumeHeight = size[0] * step_x, size[1] * step_y
-        data.ImagedVolumeDepth = 0.001
+        of_tissue = kind[2] == "VOLUME"
+        groups = {
+            "WholeSlideMicroscopyImageFrameTypeSequence": [_item(FrameType=kind)],
+            "OpticalPathIdentificationSequence": [_item(OpticalPathIdentifier="1")],
+        }
+        if of_tissue:  # how large what other cameras saw is, is not known
+            # Exactly the level's scale: a last odd row or column of the level above was left out, not squeezed in.
+            step_x, step_y = (step * scale / 1000 for step in self._mpp)
+            data.ImagedVolumeWidth, data.ImagedVolumeHeight = size[0] * step_x, size[1] * step_y
+            data.ImagedVolumeDepth = 1.0  # micrometres, unlike the two above
+            spacing = [_decimal(step_y), _decimal(step_x)]
+            groups["PixelMeasuresSequence"] = [_item(PixelSpacing=spacing, SliceThickness="0.001")]
+            data.PyramidUID = self._uids["pyramid"]
         data.TotalPixelMatrixColumns, data.TotalPixelMatrixRows = size
         data.TotalPixelMatrixFocalPlanes = 1
         data.TotalPixelMatrixOriginSequence = [
@@ -189,33 +202,27 @@ class _Series:
         ]
         data.ImageOrientationSlide = [0, -1, 0, -1, 0, 0]
         data.VolumetricProperties = "VOLUME"
-        data.SpecimenLabelInImage = "YES" if kind[2] == "LABEL" else "NO"
-        data.BurnedInAnnotation = "YES" if kind[2] == "LABEL" else "NO"
+        # Pictures of the whole slide show its label, with what is written on it.
+        data.SpecimenLabelInImage = data.BurnedInAnnotation = "NO" if of_tissue else "YES"
+        if kind[2] == "LABEL":  # must be there, and was not read
+            data.BarcodeValue = data.LabelText = ""
         data.FocusMethod = "AUTO"
         data.ExtendedDepthOfField = "NO"
         data.DimensionOrganizationType = "TILED_FULL"
         data.DimensionOrganizationSequence = [_item(DimensionOrganizationUID=self._uids["dimensions"])]
-        spacing = [_decimal(step_y), _decimal(step_x)]
-        data.SharedFunctionalGroupsSequence = [
-            _item(
-                PixelMeasuresSequence=[_item(PixelSpacing=spacing, SliceThickness="0.001")],
-                WholeSlideMicroscopyImageFrameTypeSequence=[_item(FrameType=kind)],
-                OpticalPathIdentificationSequence=[_item(OpticalPathIdentifier="1")],
-            )
-        ]
-        if kind[2] == "VOLUME":
-            data.PyramidUID = self._uids["pyramid"]
+        data.SharedFunctionalGroupsSequence = [_item(**groups)]
 
-    def _describe_optics(self, data: Any) -> None:
+    def _describe_optics(self, data: Any, of_tissue: bool) -> None:
         path = _item(
             OpticalPathIdentifier="1",
             IlluminationTypeCodeSequence=[_code("111744", "DCM", "Brightfield illumination")],
             IlluminationColorCodeSequence=[_code("414298005", "SCT", "Full Spectrum")],
         )
-        if self._travelling.icc_profile is not None:
-            profile = self._travelling.icc_profile
+        # Label and macro are another camera's, of whose colours and optics nothing is known; sRGB is what is assumed.
+        profile = self._travelling.icc_profile if of_tissue else srgb_profile()
+        if profile is not None:
             path.ICCProfile = profile + bytes(len(profile) % 2)
-        if self._travelling.objective_power is not None:
+        if of_tissue and self._travelling.objective_power is not None:
             path.ObjectiveLensPower = _decimal(self._travelling.objective_power)
         data.NumberOfOpticalPaths = 1
         data.OpticalPathSequence = [path]

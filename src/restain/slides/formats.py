@@ -89,10 +89,15 @@ def stem_of(path: str | os.PathLike[str]) -> str:
     return name[: len(name) - len(ending)]
 
 
-def check_compression(format: str, compression: str) -> None:
-    """Raise `InputError` unless files of a format can hold tiles of a compression."""
+def check_format(format: str) -> None:
+    """Raise `InputError` unless slides are written in a format."""
     if format not in FORMATS:
         raise InputError(f"got format={format!r}; wanted one of {', '.join(FORMATS)}")
+
+
+def check_compression(format: str, compression: str) -> None:
+    """Raise `InputError` unless files of a format can hold tiles of a compression."""
+    check_format(format)
     title, held = FORMATS[format].title, FORMATS[format].compressions
     if compression not in held:
         raise InputError(f"got compression {compression!r} for {title}; wanted one of {', '.join(held)}")

@@ -59,7 +59,7 @@ class OpenSlideSlide(Slide):
             _number(properties.get(openslide.PROPERTY_NAME_MPP_Y)),
         )
         power = _number(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER))
-        self.objective_power = power or written_objective_power(properties.get("tiff.ImageDescription", ""))
+        self._believe_power(power or written_objective_power(properties.get("tiff.ImageDescription", "")))
         try:
             profile = handle.color_profile
         except (ImageCms.PyCMSError, OSError):

@@ -23,6 +23,8 @@ Mask = NDArray[np.bool_]
 PLAUSIBLE_MPP = (0.02, 100.0)
 """Micrometres per pixel that a microscope or an overview camera can have; other values count as unknown."""
 
+PLAUSIBLE_POWER = (0.1, 1000.0)
+"""Magnifications that an objective can have, scanners' products with further optics included."""
 
 UNKNOWN_TILE = 256
 """Side in which damage is narrowed down where a file does not say how large its tiles are."""
@@ -142,6 +144,16 @@ class Slide:
             return
         wrong = y if low <= x <= high else x
         self._note(f"{self.path.name} claims {wrong:g} micrometres per pixel; taken as unknown")
+
+    def _believe_power(self, power: float | None) -> None:
+        """Set `objective_power` if it is plausible; note it where something implausible was claimed."""
+        if power is None:
+            return
+        low, high = PLAUSIBLE_POWER
+        if low <= power <= high:
+            self.objective_power = power
+        else:
+            self._note(f"{self.path.name} claims an objective of {power:g}x; taken as unknown")
 
     def _note(self, message: str) -> None:
         """Keep a note, and tell it at once."""

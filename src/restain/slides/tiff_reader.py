@@ -84,7 +84,7 @@ class TiffSlide(Slide):
         self._believe_profile(first.iccprofile)
         description = first.description if isinstance(first.description, str) else ""
         self.properties = {"tiff.ImageDescription": description, "tiff.Software": str(first.software)}
-        self.objective_power = _ome_power(handle) if handle.is_ome else written_objective_power(description)
+        self._believe_power(_ome_power(handle) if handle.is_ome else written_objective_power(description))
         self._believe_mpp(*_resolution(first, handle))
 
     def read_region(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> tuple[RGB8, Mask | None]:

@@ -1,5 +1,6 @@
 """Write a pyramid of any size, streaming, whole or not at all."""
 
+import math
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from restain.slides.formats import FORMATS, Travelling, format_of
 from restain.slides.levels import Map, level_sizes, stream_levels
 from restain.slides.tiff_writer import write_tiff
 
-__all__ = ["EncodedTile", "Map", "PyramidSettings", "encode_tile", "write_array", "write_pyramid"]
+__all__ = ["EncodedTile", "Map", "PyramidSettings", "encode_tile", "settings_for", "write_array", "write_pyramid"]
 
 
 def settings_for(
@@ -67,12 +68,15 @@ def write_pyramid(
 
     Raises:
         OutputError: the output exists, its name has no known ending, its folder cannot be written, or the disk is full.
-        InputError: tiles were encoded for another format.
+        InputError: tiles were encoded for another format, or resolution or magnification is no positive number.
         MissingExtraError: the format needs a package that is not installed.
     """
     format = format_of(path)
     if settings.format != format:
         raise InputError(f"tiles were encoded for {settings.format!r}, and {path.name} is {format!r}; use `in_format`")
+    facts = (*(mpp or ()), *(() if objective_power is None else (objective_power,)))
+    if not all(0 < value < math.inf for value in facts):  # NaN fails too
+        raise InputError(f"got mpp={mpp}, objective_power={objective_power}; wanted positive numbers, or None")
     travelling = Travelling(size, mpp, objective_power, icc_profile, description, software, associated)
     count = len(level_sizes(size, settings.tile))
     atomic = atomic_folder if FORMATS[format].folder else atomic_output

@@ -42,7 +42,8 @@ def open_zarr(path: Path) -> Slide:
     try:
         group: Any = zarr.open_group(path, mode="r")
         attributes = dict(group.attrs)
-        if "bioformats2raw.layout" in attributes and "0" in group:  # a folder of images, as that converter writes
+        converted = "bioformats2raw.layout" in {**attributes, **dict(attributes.get("ome", {}))}  # 0.4, 0.5
+        if converted and "0" in group:  # a folder of images, as that converter writes
             group = group["0"]
             attributes = dict(group.attrs)
         return ZarrSlide(path, group, attributes)
@@ -130,7 +131,7 @@ class ZarrSlide(Slide):
         description = _text(ours.get("description"))
         self.properties = {**self.properties, "restain.description": description}
         power = ours.get("objective_power")
-        self.objective_power = float(power) if isinstance(power, (int, float)) else written_objective_power(description)
+        self._believe_power(float(power) if isinstance(power, (int, float)) else written_objective_power(description))
         profile = ours.get("icc_profile")
         if profile is not None:
             try:

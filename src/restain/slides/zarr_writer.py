@@ -117,4 +117,4 @@ def _chunk(folder: Path, row: int, column: int, data: bytes) -> None:
 
 def _write(folder: Path, metadata: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "zarr.json").write_text(json.dumps(metadata, indent=1))
+    (folder / "zarr.json").write_text(json.dumps(metadata, indent=1, allow_nan=False))
