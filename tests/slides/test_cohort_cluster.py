@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from restain import cli
 from restain.errors import InputError, MissingExtraError, OutputError
 from restain.methods.macenko import Macenko
 from restain.phantom import make_phantom
@@ -25,7 +24,8 @@ from restain.slides.batch import BatchSettings, Failure, plan_outputs
 from restain.slides.cluster import Cluster
 from restain.slides.codecs import PyramidSettings
 from restain.slides.cohort import CohortResult, normalize_cohort
-from restain.slides.cohort_work import Done, Job, Work, count_one, measure_one, normalize_one, plan_one
+from restain.slides.cohort_work import LOCK, Done, Job, Work, count_one, measure_one, normalize_one, plan_one
+from restain.slides.folders import checksum
 from restain.slides.manifest import read_rows
 from restain.slides.sample import sample_slide
 from restain.slides.writer import write_array
@@ -78,9 +78,8 @@ def outputs(out: Path) -> dict[str, bytes]:
 
 
 def entered(out: Path) -> list[Any]:
-    """The rows, without what differs from run to run and from folder to folder."""
-    rows = (dataclasses.replace(row, seconds=0.0, error=row.error[:0]) for row in read_rows(out / "manifest.csv"))
-    return list(rows)
+    """The rows, without what differs from run to run."""
+    return [dataclasses.replace(row, seconds=0.0) for row in read_rows(out / "manifest.csv")]
 
 
 def workers_of(made: Any) -> dict[str, int]:
@@ -139,11 +138,12 @@ def test_one_estimate_for_a_folder(local: Any, slides: Path, tmp_path: Path, fit
 
 def test_the_command(local: Any, slides: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """With relative paths, which mean something else to a worker."""
-    monkeypatch.chdir(slides.parent)
-    outcome = run("normalize", slides.name, tmp_path / "out", "--scheduler", local.scheduler_address)
+    monkeypatch.chdir(tmp_path)
+    os.symlink(slides, "in")
+    outcome = run("normalize", "in", "out", "--scheduler", local.scheduler_address)
     assert outcome.code == 1
     assert outcome.out == "5 files normalized by macenko, 1 failed\n"
-    assert outcome.err.startswith(f"restain: {slides.name}/bad.svs: ")
+    assert outcome.err.startswith("restain: in/bad.svs: ")
     assert outcome.err.count("\n") == 1
     normalized(slides, tmp_path / "here")
     # Of other settings for slides, but the same for images.
@@ -189,7 +189,9 @@ def test_little_travels(slides: Path, tmp_path: Path, fitted: Macenko) -> None:
     """Of a slide of 630,000 pixels: paths and settings there, numbers back."""
     fitted.save(tmp_path / "normalizer.safetensors")
     job = Job(slides / "slide.tif", tmp_path / "out.tif")
-    work = Work(SETTINGS, None, tmp_path / "normalizer.safetensors", load, "digest")
+    work = Work(
+        SETTINGS, None, tmp_path / "normalizer.safetensors", load, checksum(tmp_path / "normalizer.safetensors")
+    )
     assert len(pickle.dumps((normalize_one, job, work))) < 3000
     done = normalize_one(job, work)
     assert isinstance(done, Done)
@@ -291,6 +293,31 @@ def test_workers_of_another_version(local: Any, tmp_path: Path, monkeypatch: pyt
         Cluster(local.scheduler_address, tmp_path, print)
 
 
+def test_a_worker_that_comes_later_looks_at_itself(runner: Cluster, slides: Path, tmp_path: Path) -> None:
+    """None was there to be asked when the run began; the first task tells, and ends the run."""
+    job = Job(slides / "0.png", tmp_path / "0.png")
+    (tmp_path / LOCK).write_text("this run")
+    sees = Work(SETTINGS, folder=tmp_path, run="this run")
+    assert not isinstance(ran(runner, measure_one, [job], sees)["0.png"], Failure)
+    for work, words in (
+        (dataclasses.replace(sees, version="9.9"), r"a worker on \S+ has restain \S+, this run 9\.9; start the same"),
+        (dataclasses.replace(sees, folder=tmp_path / "gone"), r"a worker on \S+: the cohort's folder .*gone is gone"),
+        (dataclasses.replace(sees, run="an earlier run"), "another run writes in"),
+    ):
+        with pytest.raises(InputError, match=words):
+            ran(runner, normalize_one, [job], work)
+    assert not (tmp_path / "0.png").exists()
+    assert not (tmp_path / "gone").exists()
+
+
+@pytest.mark.parametrize("words", ["{}", '{"address": 5}', "[]", "5", "no JSON", ""])
+def test_a_scheduler_file_of_something_else(words: str, tmp_path: Path) -> None:
+    (tmp_path / "scheduler.json").write_text(words)
+    with pytest.raises(InputError, match=r"no Dask scheduler answers at .*scheduler\.json") as error:
+        Cluster(str(tmp_path / "scheduler.json"), tmp_path, print, timeout=0.5)
+    assert "\n" not in str(error.value)
+
+
 def test_without_dask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'restain\[cluster\]'"):
@@ -372,4 +399,10 @@ def test_a_scheduler_that_goes_away_is_one_clear_line(slides: Path, tmp_path: Pa
 
 
 def test_the_command_line_is_light() -> None:
-    assert "distributed" not in vars(cli)
+    """Neither it nor a cohort on one machine needs Dask."""
+    code = (
+        "import sys, restain.cli, restain.slides.cohort\n"
+        "print([name for name in ('distributed', 'dask', 'torch', 'zarr', 'wsidicom') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -20,6 +20,7 @@ The scheduler gives its tasks to others. A task that was there at so many deaths
 bystanders, so at the end each is tried once more alone.
 """
 
+import json
 import logging
 import os
 import socket
@@ -79,11 +80,10 @@ class Cluster:
         self.address = address
         self._say = say
         self._deserted = False
-        where = {"scheduler_file": address} if Path(address).is_file() else {"address": address}
         logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what it logs, an error says in one line
         try:
-            self._client = Client(**where, timeout=timeout, set_as_default=False)
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:  # also of a file of other things
+            self._client = Client(_address(address), timeout=timeout, set_as_default=False)
+        except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(
                 f"no Dask scheduler answers at {address} ({reason}); start one with `dask scheduler` and name its "
@@ -227,6 +227,16 @@ class Cluster:
             f"the scheduler at {self.address} is gone; what is finished is kept, and the same command goes on where it "
             "stopped"
         )
+
+
+def _address(text: str) -> str:
+    """An address, also of the scheduler that wrote this file; raises `ValueError` for a file that none wrote."""
+    if not Path(text).is_file():
+        return text
+    facts = json.loads(Path(text).read_bytes())
+    if not isinstance(facts, dict) or not isinstance(facts.get("address"), str):
+        raise ValueError("the file has no address in it, so no scheduler wrote it")
+    return str(facts["address"])
 
 
 def _key(function: Function, job: Job) -> str:
