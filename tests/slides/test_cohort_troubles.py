@@ -398,7 +398,7 @@ def test_halves_of_characters_do_not_end_the_cohort(
     ],
 )
 def test_a_manifest_that_was_touched_by_hand(looks: dict[str, Any], tmp_path: Path) -> None:
-    """Such a row is none, so its slide is done again; nothing of it reaches the sheet."""
+    """Such a row is none: its output is one that nobody knows, and nothing of it reaches the sheet."""
     row = Row(Path("/a.png"), "a.png", "done", appearance=looks)
     with pytest.raises(ValueError, match=r"."):
         Row.from_cells(row.cells())

@@ -243,4 +243,4 @@ def read_rows(path: Path) -> Iterator[Row]:
         try:
             yield Row.from_cells(line)
         except ValueError:
-            continue  # a damaged line is a slide that is done again
+            continue  # damaged, so its output, if it is there, is one that nobody knows
