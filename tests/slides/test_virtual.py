@@ -582,8 +582,9 @@ def test_a_failed_start_closes_what_it_opened(pyramid: Path, fitted: Macenko, mo
     other = Reinhard().fit("he").estimate(make_phantom(100, 100, seed=1).image)
     with pytest.raises(InputError, match="wanted the StainAppearance"):
         NormalizedSlide(pyramid, fitted, appearance=other)
-    with pytest.raises(SlideError, match="was closed"):
-        opened.read_region((0, 0), 0, (1, 1))
+    for location in ((0, 0), (-5, 0)):  # from the tiles themselves, through OpenSlide
+        with pytest.raises(SlideError, match="was closed"):
+            opened.read_region(location, 0, (10, 10))
 
 
 def test_reading_after_closing(pyramid: Path, fitted: Macenko) -> None:

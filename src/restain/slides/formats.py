@@ -43,10 +43,6 @@ class Travelling:
     software: str
     associated: Mapping[str, RGB8]
 
-    def downsample(self, width: int, height: int) -> tuple[float, float]:
-        """How many level-0 pixels a pixel of a level of this size spans, (x, y)."""
-        return self.size[0] / width, self.size[1] / height
-
 
 FORMATS = {
     "tiff": Format("BigTIFF", (".tif", ".tiff"), COMPRESSIONS),

@@ -99,10 +99,7 @@ class OpenSlideSlide(Slide):
             rgba = np.empty((*pixels.shape[:2], 4), np.uint8)
             rgba[..., :3], rgba[..., 3] = pixels, 255
             return rgba
-        try:
-            return self._rgba_through_openslide(location, level, size)
-        except ctypes.ArgumentError as error:  # its owner closed it
-            raise SlideError(f"{self.path.name} cannot be read near {location}: {error}") from None
+        return self._rgba_through_openslide(location, level, size)
 
     def _decoded(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> RGB8 | None:
         """A rectangle from the tiles themselves; None where OpenSlide is needed, because it resamples or pads."""
@@ -121,6 +118,8 @@ class OpenSlideSlide(Slide):
             return np.array(handle.read_region(location, level, size))
         except openslide.OpenSlideError:
             return self._read_anew(location, level, size)
+        except ctypes.ArgumentError:  # a handle that its owner closed
+            raise SlideError(f"{self.path.name} was closed") from None
 
     def _read_anew(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
         """Read with a new handle: after one error OpenSlide refuses everything, whichever thread met it, wherever.

@@ -30,7 +30,7 @@ def write_tiff(
                 subfiletype=0 if level == 0 else 1,
                 subifds=count - 1 if ome and level == 0 else None,
                 description=None if level else ome_xml(path, travelling) if ome else travelling.description,
-                **_resolution(travelling.mpp, travelling.downsample(width, height)),
+                **_resolution(travelling.mpp, 2**level),
                 **options,
             )
         for name, pixels in travelling.associated.items():
@@ -50,10 +50,11 @@ def _tile_options(settings: PyramidSettings) -> dict[str, Any]:
     return options | {"photometric": "rgb", "compression": compression, "predictor": settings.codec in PREDICTED}
 
 
-def _resolution(mpp: tuple[float, float] | None, scale: tuple[float, float]) -> dict[str, Any]:
+def _resolution(mpp: tuple[float, float] | None, scale: int) -> dict[str, Any]:
+    """Of a level; exactly its scale, since a last odd row or column of the level above is left out, not squeezed in."""
     if mpp is None:
         return {}
     return {
-        "resolution": (10_000 / (mpp[0] * scale[0]), 10_000 / (mpp[1] * scale[1])),
+        "resolution": (10_000 / (mpp[0] * scale), 10_000 / (mpp[1] * scale)),
         "resolutionunit": "CENTIMETER",
     }
