@@ -447,7 +447,7 @@ def test_again_does_what_is_missing(estimate: str, here: Path, run: Run) -> None
     (here / "o" / "b.jpg").unlink()
     outcome = run("normalize", "tiles", "o", "--estimate", estimate)
     assert outcome.code == 0
-    assert outcome.err == "restain: note: 2 outputs exist already and are left as they are\n"
+    assert outcome.err == "restain: note: 2 outputs are finished and left as they are\n"
     assert outputs("o") == first
 
 
@@ -455,7 +455,7 @@ def test_when_nothing_is_missing_nothing_is_done(run: Run) -> None:
     assert run("normalize", "tiles", "o").code == 0
     first = contents("o")
     outcome = run("normalize", "tiles", "o")
-    note = "restain: note: 3 outputs exist already and are left as they are\n"
+    note = "restain: note: 3 outputs are finished and left as they are\n"
     assert outcome == Outcome(0, "0 files normalized by macenko\n", note)
     assert {name: data for name, data in contents("o").items() if not name.endswith("lock")} == {
         name: data for name, data in first.items() if not name.endswith("lock")

@@ -162,7 +162,7 @@ def normalize_cohort(
             enter = Entering(book, lock, folder, normalizer.name, digest)
             _normalize(jobs, unreadable, work, enter, runner(), say, progress)
             rows = enter.rows
-        elif book.path.exists() and not _is_newer(folder / quality_sheet.NAME, book.path):
+        elif book.path.exists() and not quality_sheet.is_current(folder):
             book.begin()  # a run was killed before it had put the rows in order and drawn the sheet
         else:
             return CohortResult(normalizer, (), kept, found, None)
@@ -175,11 +175,6 @@ def normalize_cohort(
         except OutputError as error:  # the outputs are there, and so are their rows, if not in order
             say(f"{error}; the outputs are complete, and the same command writes what is missing")
     return CohortResult(normalizer, tuple(ordered), kept, found, sheet)
-
-
-def _is_newer(path: Path, other: Path) -> bool:
-    """Whether a file was written after another; each run writes the sheet after the manifest."""
-    return path.is_file() and path.stat().st_mtime_ns >= other.stat().st_mtime_ns
 
 
 def _sampling(settings: BatchSettings) -> str:

@@ -67,6 +67,7 @@ def draw(
     *,
     title: str,
     generator: str,
+    manifest: str,
     software: str,
     method: str,
     reference: Mapping[str, Any],
@@ -77,7 +78,7 @@ def draw(
     failed: Sequence[Row],
     found: int,
 ) -> str:
-    """The whole page."""
+    """The whole page; `manifest` is a checksum of what it was drawn from."""
     outliers = sum(bool(card.score and card.score.outlier) or _unmeasured(card) for card in cards)
     counts = [f"{len(appearances)} normalized", f"{len(failed)} failed", f"{outliers} to look at"]
     parts = [
@@ -95,6 +96,7 @@ def draw(
         parts.append(f'<p class="soft">{more} more, nearer to the median than these, are in manifest.csv.</p>')
     head = (
         f'<meta charset="utf-8"><meta name="generator" content="{text(generator)}">'
+        f'<meta name="manifest" content="{text(manifest)}">'
         f'<meta name="viewport" content="width=device-width"><title>{text(title)}</title><style>{CSS}</style>'
     )
     return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>\n' + "\n".join(parts) + "\n</body></html>\n"

@@ -23,6 +23,8 @@ from restain.errors import OutputError, RestainError
 from restain.files import write_atomically
 from restain.methods.base import Normalizer
 from restain.slides import quality_html as page
+from restain.slides.folders import checksum
+from restain.slides.manifest import NAME as MANIFEST
 from restain.slides.manifest import Row
 from restain.slides.outliers import Score, scores
 from restain.slides.pipeline import describe
@@ -65,6 +67,12 @@ def refuse_stranger(folder: Path) -> None:
         raise OutputError(f"{path} is there already, and restain did not make it; name another folder, or move it")
 
 
+def is_current(folder: Path) -> bool:
+    """Whether the page of a cohort's folder was drawn from the manifest as it is now."""
+    path = folder / NAME
+    return path.is_file() and _manifest(folder).encode() in path.read_bytes()[:2000]
+
+
 def write(
     folder: Path,
     rows: Sequence[Row],
@@ -97,6 +105,7 @@ def write(
     text = page.draw(
         title=f"Quality of {folder.absolute().name or folder}",
         generator=GENERATOR,
+        manifest=_manifest(folder),
         software=f"restain {__version__}",
         method=normalizer.name,
         reference={} if reference is None else describe(normalizer, reference)["appearance"],
@@ -110,6 +119,12 @@ def write(
     path = folder / NAME
     write_atomically(path, lambda stream: stream.write(text.encode("utf-8", "replace")), overwrite=True)
     return path
+
+
+def _manifest(folder: Path) -> str:
+    """What tells the manifest of a folder from another: no date, as clocks may be wrong."""
+    path = folder / MANIFEST
+    return f"sha256 {checksum(path)}" if path.is_file() else "none"
 
 
 def _place(pair: tuple[Row, Score | None]) -> tuple[int, float, str]:
