@@ -16,6 +16,7 @@ from PIL import Image
 from restain.color.histogram import ColorHistogram
 from restain.errors import InputError, OutputError
 from restain.files import atomic_output
+from restain.methods import METHODS
 from restain.methods.macenko import Macenko
 from restain.methods.reinhard import Reinhard
 from restain.phantom import make_phantom
@@ -26,6 +27,8 @@ from restain.slides.codecs import PyramidSettings
 from restain.slides.cohort import CohortResult, normalize_cohort
 from restain.slides.cohort_work import LOCK, Done, Job, Work, measure_one, normalize_one
 from restain.slides.manifest import Row, read_rows
+from restain.slides.pipeline import describe
+from restain.slides.sample import sample_tiles_of
 from restain.slides.writer import write_array
 
 from ..running import Run
@@ -368,6 +371,28 @@ def test_histograms_are_not_gathered(folder: Path, fitted: Macenko, monkeypatch:
     assert most <= 3
 
 
+def test_tiles_for_norm_statistics_are_read_as_the_slides_are(
+    folder: Path, fitted: Macenko, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder / "slide.tif"
+    write_array(path, make_phantom(256, 256, seed=2).image, settings=PyramidSettings(tile=64))
+    with tifffile.TiffFile(path) as file:
+        page = file.pages[0]
+        start, size = page.dataoffsets[5], page.databytecounts[5]
+    data = bytearray(path.read_bytes())
+    data[start : start + size] = bytes(size)
+    path.write_bytes(data)
+    assert sample_tiles_of([path], 4, 64) == []
+    assert len(sample_tiles_of([path], 4, 64, on_error="skip")) == 4
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(Macenko, "statistics_tiles", 4)
+    monkeypatch.setattr(Macenko, "estimate", lambda self, histogram, *, tiles: tiles)
+    monkeypatch.setattr("restain.slides.sample.sample_tiles_of", lambda *_, **options: asked.update(options))
+    settings = dataclasses.replace(SETTINGS, icc="srgb", on_error="fill")
+    estimate_together([folder / "0.png"], fitted, settings)
+    assert (asked["icc"], asked["on_error"]) == ("srgb", "fill")
+
+
 # ---- words ------------------------------------------------------------------------------------------------------
 
 
@@ -406,6 +431,16 @@ def test_a_manifest_that_was_touched_by_hand(looks: dict[str, Any], tmp_path: Pa
     with manifest.Manifest(tmp_path) as book:
         book.add(row)
     assert list(read_rows(path)) == []
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if not method.fixed])
+def test_what_every_method_sees_is_read_again(name: str, phantom: Any, tmp_path: Path) -> None:
+    method = METHODS[name]().fit("he")
+    looks = describe(method, method.estimate(phantom.image[:200, :200]))["appearance"]
+    row = Row(Path("/a.png"), "a.png", "done", name, appearance=looks)
+    with manifest.Manifest(tmp_path) as book:
+        book.add(row)
+    assert list(read_rows(tmp_path / "manifest.csv")) == [row]
 
 
 @pytest.mark.parametrize("cell", [("seconds", "nan"), ("seconds", "-1"), ("width", "-3"), ("height", "1.5")])
