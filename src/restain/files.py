@@ -58,15 +58,16 @@ def refuse_broken_link(path: Path) -> None:
 
 
 @contextmanager
-def atomic_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
+def atomic_output(path: str | os.PathLike[str], *, overwrite: bool = False, replaced: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is synced to disk and renamed to `path`.
 
     A killed process leaves at most a hidden `.NAME.*.part` file, never a partial `path`; the next run that writes this
     output removes it. The name is checked again just before the rename, so that two writers of one output do not
-    silently replace each other.
+    silently replace each other. So is that the temporary file is still this process's: its folder may have vanished,
+    and another process have made both anew. Pass `replaced` for a writer that puts another file in its place itself.
 
     Raises:
-        OutputError: `path` exists and `overwrite` is false, or its folder is missing, full or not writable.
+        OutputError: `path` exists and `overwrite` is false, or its folder is missing, full, not writable or replaced.
     """
     path = Path(path)
     refuse_overwrite(path, overwrite)
@@ -77,7 +78,7 @@ def atomic_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> I
                 os.fsync(stream.fileno())
             temporary.chmod(0o666 & ~current_umask())
             check_before_naming()
-            if held is not None and not _is(temporary, held):
+            if held is not None and not replaced and not _is(temporary, held):
                 raise OutputError(f"cannot write {path}: its folder, or {temporary.name} in it, was replaced meanwhile")
             if overwrite:
                 os.replace(temporary, path)

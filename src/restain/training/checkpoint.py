@@ -68,7 +68,7 @@ def save_state(path: str | os.PathLike[str], state: Any, *, facts: Mapping[str, 
         raise InputError("a state is nested beyond all measure, or holds itself") from None
     body = {"kind": KIND, "version": VERSION, "facts": dict(facts or {}), "tree": tree, "checks": writer.checks}
     text = json.dumps({**body, "check": _check_text(body)}, allow_nan=False)
-    with atomic_output(path, overwrite=True) as temporary:
+    with atomic_output(path, overwrite=True, replaced=True) as temporary:  # safetensors renames, too
         try:
             save_file(writer.tensors, temporary, metadata={"restain": text})
         except SafetensorError as error:  # not an OSError, though it is one at heart
