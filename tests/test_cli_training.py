@@ -76,8 +76,8 @@ def test_a_training_ends_with_something_to_apply(run: Run, system: str, tissue: 
     places = {"IMAGES": tissue / "a", "OUTPUT": tmp_path / "out"}
     applied = run(*(places.get(word, word) for word in arguments))
     assert applied.code == 0, applied.err
-    assert len(list((tmp_path / "out").iterdir())) == 7
-    made = np.asarray(Image.open(next((tmp_path / "out").iterdir())))
+    assert len(list((tmp_path / "out").glob("*.png"))) == 7
+    made = np.asarray(Image.open(next((tmp_path / "out").glob("*.png"))))
     assert made.shape == (48, 48, 3)
 
 
