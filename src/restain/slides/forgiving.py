@@ -59,12 +59,7 @@ class ForgivingSlide(Slide):
         self._verdicts: dict[tuple[int, tuple[int, int]], bool] = {}
         self.glass: NDArray[np.float64] | None = None
         self.damage: dict[tuple[int, tuple[int, int]], str] = {}
-        self.pyramidal = slide.pyramidal
-        self.level_dimensions = slide.level_dimensions
-        self.level_downsamples = slide.level_downsamples
-        self.tile_sizes = slide.tile_sizes
-        self.mpp = slide.mpp
-        self.objective_power = slide.objective_power
+        self._measure_as(slide)
         self.icc_profile, self.icc_error = slide.icc_profile, slide.icc_error
         self.properties = slide.properties
         self.associated_images = slide.associated_images

@@ -135,12 +135,7 @@ class SrgbSlide(Slide):
     def __init__(self, slide: Slide, convert: ColorMap) -> None:
         super().__init__(slide.path, slide.format)
         self._slide, self._convert = slide, convert
-        self.pyramidal = slide.pyramidal
-        self.level_dimensions = slide.level_dimensions
-        self.level_downsamples = slide.level_downsamples
-        self.tile_sizes = slide.tile_sizes
-        self.mpp = slide.mpp
-        self.objective_power = slide.objective_power
+        self._measure_as(slide)
         self.properties: Mapping[str, str] = {**slide.properties, **CONVERTED}
         self.associated_images = slide.associated_images
         self.notes = slide.notes

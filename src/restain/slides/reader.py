@@ -134,6 +134,15 @@ class Slide:
                 known[first:last] = _shrunk(mask[..., None].astype(np.uint8) * 255, step)[..., 0] == 255
         return out, None if known.all() else known
 
+    def _measure_as(self, slide: "Slide") -> None:
+        """Take the levels, tiles, resolution and magnification of the slide that this one wraps."""
+        self.pyramidal = slide.pyramidal
+        self.level_dimensions = slide.level_dimensions
+        self.level_downsamples = slide.level_downsamples
+        self.tile_sizes = slide.tile_sizes
+        self.mpp = slide.mpp
+        self.objective_power = slide.objective_power
+
     def _believe_mpp(self, x: float | None, y: float | None) -> None:
         """Set `mpp` if both values are plausible; note it where something implausible was claimed."""
         if x is None or y is None:
