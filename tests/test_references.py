@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,14 +12,17 @@ from PIL import Image
 
 from restain import references
 from restain.color.histogram import ColorHistogram
-from restain.errors import FormatError, InputError, SlideError
+from restain.errors import FormatError, InputError, SlideError, SlideWarning
 from restain.methods.macenko import Macenko
 from restain.phantom import Phantom
 from restain.profiles import load_profile
 from restain.references import find_files, read_reference
-from restain.slides.icc import srgb_profile
+from restain.slides.icc import srgb_profile, to_srgb
+from restain.slides.reader import OnError
 from restain.slides.sample import sample_slide
 from restain.slides.writer import write_array
+
+from .icc_profiles import matrix_profile
 
 
 @pytest.fixture
@@ -237,3 +241,74 @@ def test_the_outputs_of_a_cohort_are_a_reference(folder: Path, tmp_path_factory:
     before = read_reference(folder)
     Macenko().fit("he").save(folder / "normalizer.safetensors")
     assert read_reference(folder) == before
+
+
+# ---- damage and profiles ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def broken(phantom: Phantom, tmp_path: Path) -> Path:
+    """A slide of 3 by 4 tiles, the second of the first row damaged."""
+    path = tmp_path / "broken.tif"
+    tifffile.imwrite(path, phantom.image, photometric="rgb", tile=(64, 64), compression="lzw")
+    with tifffile.TiffFile(path) as handle:
+        offset, count = handle.pages.first.dataoffsets[1], handle.pages.first.databytecounts[1]
+    with path.open("r+b") as stream:
+        stream.seek(offset + 16)
+        stream.write(bytes(count - 16))
+    return path
+
+
+@pytest.mark.parametrize("on_error", ["skip", "fill"])
+@pytest.mark.parametrize("named", ["file", "folder", "list"])
+def test_damaged_tiles_are_not_counted_where_that_is_wanted(
+    named: str, on_error: OnError, broken: Path, phantom: Phantom
+) -> None:
+    reference = {"file": broken, "folder": broken.parent, "list": [str(broken)]}[named]
+    with pytest.raises(SlideError, match=r"broken\.tif is damaged in the tile at \(64, 0\)"):
+        read_reference(reference)
+    kept = np.ones(phantom.image.shape[:2], np.bool_)
+    kept[:64, 64:128] = False
+    wanted = ColorHistogram.from_image(phantom.image, mask=kept)
+    with pytest.warns(SlideWarning, match=r"1 of level 0 at \(64, 0\)"):
+        assert same_colors(read_reference(reference, on_error=on_error), wanted)
+    with pytest.raises(SlideError, match=r"\(64, 0\)"):
+        Macenko().fit(reference)
+    with pytest.warns(SlideWarning, match=r"\(64, 0\)"):
+        fitted = Macenko().fit(reference, on_error=on_error)
+    with pytest.warns(SlideWarning, match=r"\(64, 0\)"):
+        appearance = fitted.estimate(reference, on_error=on_error)
+    assert appearance == fitted.reference_
+    assert fitted.reference_ == Macenko().fit(wanted).reference_
+
+
+def test_a_reference_of_which_nothing_can_be_read_is_an_error(broken: Path) -> None:
+    data = bytearray(broken.read_bytes())
+    with tifffile.TiffFile(broken) as handle:
+        page = handle.pages.first
+        for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+            data[offset : offset + count] = bytes(count)
+    broken.write_bytes(data)
+    with pytest.raises(SlideError, match=r"nothing of broken\.tif could be read"):
+        Macenko().fit(broken, on_error="skip")
+
+
+def test_fit_and_estimate_convert_by_profile(tmp_path: Path, phantom: Phantom) -> None:
+    wide = matrix_profile()
+    Image.fromarray(phantom.image).save(tmp_path / "wide.png", icc_profile=wide)
+    kept = read_reference(tmp_path / "wide.png")
+    converted = ColorHistogram.from_image(to_srgb(wide)(phantom.image))
+    wanted = Macenko().fit(converted).reference_
+    for source in (tmp_path / "wide.png", [tmp_path / "wide.png"], kept):  # also what is in memory, and has a profile
+        fitted = Macenko().fit(source, icc="srgb")
+        assert fitted.reference_ == wanted
+        assert fitted.estimate(source, icc="srgb") == wanted
+        assert fitted.estimate(source) != wanted
+
+
+@pytest.mark.parametrize("options", [{"icc": "adobe"}, {"on_error": "ignore"}])
+def test_unknown_choices_are_input_errors(options: dict[str, Any], phantom: Phantom, tmp_path: Path) -> None:
+    fitted = Macenko().fit(phantom.image)
+    for call in (fitted.fit, fitted.estimate, read_reference):
+        with pytest.raises(InputError, match=next(iter(options.values()))):
+            call(phantom.image, **options)  # type: ignore[operator]

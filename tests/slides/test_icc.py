@@ -1,10 +1,8 @@
 """ICC profiles: what an output carries, and conversion to sRGB against a float64 evaluation of planted profiles."""
 
 import io
-import struct
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -24,47 +22,14 @@ from restain.slides.pipeline import normalize_slide
 from restain.slides.reader import open_slide
 from restain.slides.writer import write_array
 
+from ..icc_profiles import WIDE, matrix_profile
 from ..running import Run
 
 Floats = NDArray[np.float64]
 
-D50 = (0.9642, 1.0, 0.8249)
-WIDE = np.array([[0.60974, 0.20528, 0.14919], [0.31111, 0.62567, 0.06322], [0.01947, 0.06087, 0.74457]])
-"""Columns: red, green and blue of Adobe RGB (1998), XYZ relative to D50. Its gamut is wider than sRGB's."""
 SRGB = np.array([[0.43607, 0.38515, 0.14307], [0.22249, 0.71687, 0.06061], [0.01392, 0.09708, 0.71410]])
 """The same of sRGB (IEC 61966-2-1), adapted to D50."""
 SMALL = PyramidSettings(tile=64, compression="none")
-
-
-def matrix_profile(
-    matrix: Floats = WIDE, gamma: float = 2.2, *, space: bytes = b"RGB ", kind: bytes = b"mntr"
-) -> bytes:
-    """An ICC version 2 profile of three primaries and one gamma, by the specification (ICC.1:2001-04), byte by byte."""
-
-    def fixed(value: float) -> bytes:
-        return struct.pack(">i", round(value * 65536))
-
-    def xyz(values: Any) -> bytes:
-        return b"XYZ \0\0\0\0" + b"".join(fixed(value) for value in values)
-
-    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + b"\0\0"
-    text = b"planted\0"
-    description = b"desc\0\0\0\0" + struct.pack(">I", len(text)) + text + bytes(78)
-    tags = [
-        (b"desc", description), (b"cprt", b"text\0\0\0\0none\0\0\0\0"), (b"wtpt", xyz(D50)),
-        (b"rXYZ", xyz(matrix[:, 0])), (b"gXYZ", xyz(matrix[:, 1])), (b"bXYZ", xyz(matrix[:, 2])),
-        (b"rTRC", curve), (b"gTRC", curve), (b"bTRC", curve),
-    ]  # fmt: skip
-    table, data = b"", b""
-    offset = 128 + 4 + 12 * len(tags)
-    for name, content in tags:
-        content += bytes(-len(content) % 4)
-        table += name + struct.pack(">II", offset + len(data), len(content))
-        data += content
-    size = offset + len(data)
-    head = struct.pack(">I4sI4s4s4s", size, b"none", 0x02400000, kind, space, b"XYZ ") + bytes(12) + b"acsp"
-    head = head.ljust(68, b"\0") + b"".join(fixed(value) for value in D50)
-    return head.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + data
 
 
 def converted(colors: RGB8, matrix: Floats = WIDE, gamma: float = 2.2) -> Floats:

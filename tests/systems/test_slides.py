@@ -15,15 +15,18 @@ from scipy import ndimage
 
 torch = pytest.importorskip("torch")
 
-from restain.evaluation.metrics.seams import seam_ratio  # noqa: E402  (after the skip)
+from restain.errors import SlideError, SlideWarning  # noqa: E402  (after the skip)
+from restain.evaluation.metrics.seams import seam_ratio  # noqa: E402
 from restain.methods.windows import apply_region, apply_windows  # noqa: E402
 from restain.phantom import Scanner, make_phantom  # noqa: E402
 from restain.slides.pipeline import normalize_slide  # noqa: E402
 from restain.slides.reader import open_slide  # noqa: E402
+from restain.slides.sample import sample_slide, sample_tiles  # noqa: E402
 from restain.slides.writer import PyramidSettings, encode_tile, write_array  # noqa: E402
 from restain.systems import SYSTEMS  # noqa: E402
 from restain.systems.windows import pad_to_multiple, to_tensor  # noqa: E402
 
+from ..icc_profiles import matrix_profile  # noqa: E402
 from .small import CONFIGS, WHITE, make, trained  # noqa: E402
 
 STATISTICS = {
@@ -161,3 +164,38 @@ def test_frozen_statistics_do_not_depend_on_glass_beside_the_tissue(pixels: np.n
     assert beside is not None
     first = slice(0, 4)  # of the first layer, which sees the pixels themselves
     assert np.abs(beside[1, first] / alone[1, first] - 1).max() < 0.5
+
+
+def test_an_estimate_reads_a_path_as_the_slide_will_be_read(
+    pixels: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Colours and tiles alike are converted by the slide's profile, and taken where it is not damaged."""
+    path, wide = tmp_path / "broken.tif", matrix_profile()
+    options = {"photometric": "rgb", "tile": (64, 64), "compression": "lzw"}
+    tifffile.imwrite(path, pixels[:192, :256], iccprofile=wide, **options)
+    with tifffile.TiffFile(path) as handle:
+        places = [(handle.pages.first.dataoffsets[n], handle.pages.first.databytecounts[n]) for n in (1, 6)]
+    with path.open("r+b") as stream:
+        for offset, count in places:
+            stream.seek(offset + 16)
+            stream.write(bytes(count - 16))
+    system = trained("staingan")
+    monkeypatch.setattr(type(system), "statistics_tiles", 4)
+    monkeypatch.setattr(type(system), "statistics_side", 64)
+    for source in (path, tmp_path):  # a slide, and a folder of one
+        with pytest.raises(SlideError, match=r"broken\.tif is damaged in the tile"):
+            system.estimate(source)
+        found = {}
+        for icc in ("keep", "srgb"):
+            with pytest.warns(SlideWarning, match=r"2 of level 0 at \(64, 0\), \(128, 64\)"):
+                found[icc] = system.estimate(source, icc=icc, on_error="skip")
+            with open_slide(path, icc=icc, on_error="skip") as opened:
+                seed = 1  # the first file's of a folder
+                tiles = sample_tiles(opened, 4, 64, seed=seed)
+                wanted = system.estimate(sample_slide(opened), tiles=tiles)
+            assert len(tiles) == 4
+            assert found[icc] == wanted
+            assert found[icc].statistics == "slide"
+        assert found["keep"].icc_profile == wide
+        assert found["srgb"].icc_profile is None
+        assert not np.array_equal(found["keep"].norm_statistics[0], found["srgb"].norm_statistics[0])

@@ -23,10 +23,11 @@ from restain.errors import EstimateWarning, InputError, OutputError, SlideWarnin
 from restain.evaluation.benchmark.contenders import RAW, make_contenders
 from restain.evaluation.metrics.stains import stain_vector_angles
 from restain.files import write_atomically
-from restain.methods.base import Appearance, Normalizer
+from restain.methods.base import Appearance, Icc, Normalizer, OnError
 from restain.methods.macenko import Macenko
 from restain.methods.statistics import weighted_mean, weighted_percentile
 from restain.methods.windows import WindowMap
+from restain.slides.forgiving import ForgivingSlide
 from restain.slides.pipeline import check_paths
 from restain.slides.preview import encode_sheet
 from restain.slides.reader import open_slide
@@ -93,6 +94,8 @@ def compare_slides(
     target: Any,
     methods: Sequence[str] = ("macenko", "reinhard"),
     *,
+    icc: Icc = "keep",
+    on_error: OnError = "stop",
     max_pixels: int = 64_000_000,
     seed: int = 0,
     workers: int | None = None,
@@ -102,6 +105,8 @@ def compare_slides(
     Args:
         source, target: paths of slides or images.
         methods: as for `make_contenders`: methods are fitted to the target, saved normalizers stay as they are.
+        icc: "srgb" converts both to sRGB by their ICC profiles first, "keep" does not.
+        on_error: of damaged tiles: "stop" raises `SlideError`, "skip" and "fill" do not count them.
         max_pixels: most tissue pixels to sample from each.
         seed: of the sample.
         workers: reading threads.
@@ -111,9 +116,12 @@ def compare_slides(
     """
     histograms, thumbnails = [], []
     for path in (source, target):
-        with open_slide(path) as slide:
+        with open_slide(path, icc=icc, on_error=on_error) as slide:
             histograms.append(sample_slide(slide, max_pixels=max_pixels, seed=seed, workers=workers))
             thumbnails.append(slide.thumbnail(1024)[0])
+            if isinstance(slide, ForgivingSlide):
+                slide.check_some_left(histograms[-1])
+                slide.tell()
     first, second = histograms
     wanted = _looks(second, f"{target}")
     distances = {RAW: _distance(_looks(first, f"{source}"), wanted)}
@@ -124,7 +132,9 @@ def compare_slides(
             normalizer = contender.normalizer
             assert normalizer is not None
             if normalizer.neighbourhood:
-                appearance, result = _through_windows(source, first, normalizer, seed, workers)
+                appearance, result = _through_windows(
+                    source, first, normalizer, icc=icc, on_error=on_error, seed=seed, workers=workers
+                )
             else:
                 appearance = normalizer.estimate(first)
                 result = mapped(first, normalizer, appearance)
@@ -172,12 +182,19 @@ def mapped(histogram: ColorHistogram, normalizer: Normalizer, appearance: Appear
 
 
 def _through_windows(
-    source: Any, histogram: ColorHistogram, normalizer: Normalizer, seed: int, workers: int | None
+    source: Any,
+    histogram: ColorHistogram,
+    normalizer: Normalizer,
+    *,
+    icc: Icc,
+    on_error: OnError,
+    seed: int,
+    workers: int | None,
 ) -> tuple[Appearance, ColorHistogram]:
     """As `mapped`, by a method that looks at neighbourhoods; also the appearance, which needs the slide's tiles."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SlideWarning)  # issued when the slide was sampled
-        slide = open_slide(source)
+        slide = open_slide(source, icc=icc, on_error=on_error)
     with slide:
         appearance, _ = estimate_slide(slide, normalizer, histogram, seed=seed, workers=workers)
         window_map = normalizer.pixel_map(appearance)

@@ -29,6 +29,8 @@ from restain.methods.saving import digest, is_table, plain, to_arrays
 from restain.methods.windows import WindowMap, apply_windows
 
 Background = Literal["match", "keep", "white", "none"]
+Icc = Literal["keep", "srgb"]
+OnError = Literal["stop", "skip", "fill"]
 Floats = NDArray[np.float64]
 
 LEAST_COLORS = 20
@@ -154,17 +156,21 @@ class Normalizer:
 
     # ---- the verbs --------------------------------------------------------------------------------------------
 
-    def fit(self, reference: Any) -> Self:
+    def fit(self, reference: Any, *, icc: Icc = "keep", on_error: OnError = "stop") -> Self:
         """Learn the wanted appearance; a `fixed` map learns the wanted glass alone.
 
         Args:
             reference: an image, a list of images, a path or list of paths (images, folders, slides, saved
                 histograms), a `ColorHistogram`, or the name of a shipped profile ("he", "pap").
+            icc: "srgb" converts what has an ICC profile to sRGB first, "keep" does not; as in `normalize_slide`.
+            on_error: of damaged tiles of slides that are named by paths: "stop" raises `SlideError`, "skip" and "fill"
+                do not count them.
 
         Raises:
             FitError: the reference holds too little stained tissue to learn from.
+            SlideError: a file that is named cannot be read. InputError: nothing is there under that name.
         """
-        histogram = _as_histogram(reference)
+        histogram = _as_histogram(reference, icc, on_error)
         white = self._white_point(histogram)
         try:
             self.reference_ = self._measure(histogram, white)
@@ -173,18 +179,29 @@ class Normalizer:
         self.provenance_ = dict(histogram.provenance)
         return self
 
-    def estimate(self, source: Any, *, tiles: Sequence[RGB8] | None = None) -> Appearance:
+    def estimate(
+        self,
+        source: Any,
+        *,
+        tiles: Sequence[RGB8] | None = None,
+        icc: Icc = "keep",
+        on_error: OnError = "stop",
+    ) -> Appearance:
         """Learn how one slide looks, once.
 
         Args:
             source: as in `fit`.
             tiles: of the slide's tissue, (side, side, 3) uint8 each, for methods that have `statistics_tiles`; others
                 ignore them. None for one image by itself; empty where a slide shows no tissue.
+            icc, on_error: as in `fit`; give what the slide is to be normalized with.
+
+        Raises:
+            SlideError, InputError: as `fit`.
 
         Where the tissue does not determine the statistics, the fitted reference's (or else published ones) stand in;
         the result says so in `fallback`, an `EstimateWarning` is issued, and its map matches the glass alone.
         """
-        histogram = _as_histogram(source)
+        histogram = _as_histogram(source, icc, on_error)
         white = self._white_point(histogram)
         try:
             return self._measure(histogram, white)
@@ -390,16 +407,17 @@ class Normalizer:
             )
 
 
-def _as_histogram(reference: Any) -> ColorHistogram:
-    if isinstance(reference, ColorHistogram):
+def _as_histogram(reference: Any, icc: Icc, on_error: OnError) -> ColorHistogram:
+    if isinstance(reference, ColorHistogram) and (icc, on_error) == ("keep", "stop"):
         return reference
-    if isinstance(reference, (str, os.PathLike)) or (
+    # Paths, profile names and ICC profiles are understood above this room, where slides are known.
+    named = isinstance(reference, (str, os.PathLike)) or (
         isinstance(reference, (list, tuple)) and any(isinstance(item, (str, os.PathLike)) for item in reference)
-    ):
-        # Paths and profile names are resolved above this room, where slides are known.
+    )
+    if named or (icc, on_error) != ("keep", "stop"):
         from restain.references import read_reference
 
-        return read_reference(reference)
+        return read_reference(reference, icc=icc, on_error=on_error)
     if isinstance(reference, (list, tuple)) and not all(np.isscalar(item) for item in reference):
         return ColorHistogram.from_images(reference)
     return ColorHistogram.from_image(reference)

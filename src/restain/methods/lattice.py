@@ -18,7 +18,7 @@ from restain.color.glass import PRIOR_WHITE
 from restain.color.spaces import balance
 from restain.color.trilinear import interpolate
 from restain.errors import FormatError, InputError
-from restain.methods.base import Appearance, Background, Floats, Normalizer
+from restain.methods.base import Appearance, Background, Floats, Icc, Normalizer, OnError
 from restain.methods.saving import LARGEST
 from restain.methods.stainnet import GlassAppearance
 
@@ -92,10 +92,10 @@ class Lattice(Normalizer):
         assert self.table is not None
         return self.table["levels"]
 
-    def fit(self, reference: Any) -> Self:
+    def fit(self, reference: Any, *, icc: Icc = "keep", on_error: OnError = "stop") -> Self:
         """Learn the wanted glass; where the table comes from stays in the provenance."""
         kept = {name: value for name, value in self.provenance_.items() if name in ("table", "distilled")}
-        super().fit(reference)
+        super().fit(reference, icc=icc, on_error=on_error)
         self.provenance_ = {**self.provenance_, **kept}
         return self
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from restain.color.glass import PRIOR_WHITE
 from restain.color.spaces import balance
 from restain.errors import InputError
-from restain.methods.base import Appearance, Floats, Normalizer
+from restain.methods.base import Appearance, Floats, Icc, Normalizer, OnError
 
 MOST_WEIGHTS, MOST_LAYERS = 100_000, 16
 """Most weights and layers that are believed (StainNet has 1,283 and 3): every colour goes through all of them, so a
@@ -64,11 +64,11 @@ class StainNet(Normalizer):
             raise InputError("stainnet needs the weights of a trained network; restain import stainnet makes a file")
         self.weights = checked_weights(self.weights)
 
-    def fit(self, reference: Any) -> Self:
+    def fit(self, reference: Any, *, icc: Icc = "keep", on_error: OnError = "stop") -> Self:
         """Learn the wanted glass; where the weights come from stays in the provenance."""
         origins = ("weights", "training", "distilled")
         weights = {name: value for name, value in self.provenance_.items() if name in origins}
-        super().fit(reference)
+        super().fit(reference, icc=icc, on_error=on_error)
         self.provenance_ = {**self.provenance_, **weights}
         return self
 

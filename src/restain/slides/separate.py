@@ -25,9 +25,11 @@ from restain.files import atomic_output, write_atomically
 from restain.methods.separation import Separation, Separator
 from restain.slides.batch import SLIDE_PIXELS, Failure
 from restain.slides.codecs import PyramidSettings
+from restain.slides.forgiving import ForgivingSlide
+from restain.slides.icc import Icc
 from restain.slides.image_reader import ImageSlide, encode_image
 from restain.slides.pipeline import Progress, check_paths, slide_facts, write_mapped
-from restain.slides.reader import Slide, open_slide
+from restain.slides.reader import OnError, Slide, open_slide
 from restain.slides.sample import sample_slide
 
 CONCENTRATIONS = "concentrations"
@@ -46,6 +48,8 @@ class SeparationSettings:
         max_pixels: most tissue pixels of a slide to sample.
         seed: of the sample.
         pyramid: tile size and JPEG options of slides.
+        icc: "srgb" converts the file to sRGB by its ICC profile first, "keep" does not.
+        on_error: of damaged tiles of slides, as for `normalize_slide`.
         overwrite: replace existing outputs.
         workers: threads; None for one a core. Pixels are the same whatever their number.
     """
@@ -57,6 +61,8 @@ class SeparationSettings:
     max_pixels: int = 64_000_000
     seed: int = 0
     pyramid: PyramidSettings = field(default_factory=PyramidSettings)
+    icc: Icc = "keep"
+    on_error: OnError = "stop"
     overwrite: bool = False
     workers: int | None = None
 
@@ -114,7 +120,7 @@ def separate_file(
     settings = settings or SeparationSettings()
     start = time.perf_counter()
     labels = _file_labels(settings)
-    with open_slide(source) as slide:
+    with open_slide(source, icc=settings.icc, on_error=settings.on_error) as slide:
         as_slide = slide.pyramidal or slide.dimensions[0] * slide.dimensions[1] > SLIDE_PIXELS
         outputs = _plan(Path(folder) / slide.path.stem, labels, as_slide)
         kept = tuple(path for path in outputs.values() if resume and not settings.overwrite and path.exists())
@@ -123,12 +129,13 @@ def separate_file(
         for path in missing.values():
             check_paths(slide.path, path, settings.overwrite)
         facts: Mapping[str, Any] = {}
-        notes = list(slide.notes)
+        further = []
         if missing and as_slide:
             facts = _separate_slide(slide, missing, settings, progress)
-            notes.append("a slide's concentrations are not written; separate a region of it to have them")
+            further = ["a slide's concentrations are not written; separate a region of it to have them"]
         elif missing:
             facts = _separate_image(slide, missing, settings)
+        notes = [*slide.notes, *further]  # now that damage has been met
         return SeparationResult(
             slide.path, outputs, kept, facts, slide.dimensions, time.perf_counter() - start, tuple(notes)
         )
@@ -222,6 +229,9 @@ def _separate_slide(
         progress("estimate", 0, 1)
     histogram = sample_slide(slide, max_pixels=settings.max_pixels, seed=settings.seed, workers=settings.workers)
     separator = _measure(histogram, settings)
+    if isinstance(slide, ForgivingSlide):
+        slide.check_some_left(histogram)
+        slide.glass = separator.white_point
     facts = separator.facts()
     for number, (name, path) in enumerate(outputs.items()):
 

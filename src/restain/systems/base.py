@@ -19,7 +19,7 @@ from restain import files
 from restain.color.histogram import ColorHistogram
 from restain.color.images import RGB8, as_rgb8
 from restain.errors import FitError, InputError, NotFittedError
-from restain.methods.base import Appearance, Normalizer
+from restain.methods.base import Appearance, Icc, Normalizer, OnError
 from restain.methods.saving import to_arrays
 from restain.networks.inference import fast, has_bfloat16
 from restain.networks.norm_statistics import collect, folded, has_norms, per_image, running
@@ -189,7 +189,7 @@ class System(Normalizer):
 
     # ---- the verbs of a normalizer ----------------------------------------------------------------------------
 
-    def fit(self, reference: Any) -> Self:
+    def fit(self, reference: Any, *, icc: Icc = "keep", on_error: OnError = "stop") -> Self:
         """Not to be called: a system learns its appearance by training.
 
         Raises:
@@ -218,19 +218,29 @@ class System(Normalizer):
         self.provenance_ = dict(provenance)
         return self
 
-    def estimate(self, source: Any, *, tiles: Sequence[RGB8] | None = None) -> Appearance:
+    def estimate(
+        self,
+        source: Any,
+        *,
+        tiles: Sequence[RGB8] | None = None,
+        icc: Icc = "keep",
+        on_error: OnError = "stop",
+    ) -> Appearance:
         """The white point of a slide or image, and from `tiles` of a slide the statistics of the norm layers.
 
         Args:
             source: as for `Normalizer.estimate`.
-            tiles: square tiles of tissue, (side, side, 3) uint8; None or empty to take every window's own statistics.
+            tiles: square tiles of tissue, (side, side, 3) uint8; empty to take every window's own statistics. None to
+                choose them from what a path names; of what is in memory it is as empty.
+            icc, on_error: as for `Normalizer.estimate`; of the tiles as of the colours.
         """
         if tiles is None and isinstance(source, (str, os.PathLike)):
             # Paths are resolved above this room, where slides are known.
             from restain.references import sample_statistics_tiles
 
-            tiles = sample_statistics_tiles(source, self.statistics_tiles, self.statistics_side)
-        appearance = super().estimate(source)
+            count, side = self.statistics_tiles, self.statistics_side
+            tiles = sample_statistics_tiles(source, count, side, icc=icc, on_error=on_error)
+        appearance = super().estimate(source, icc=icc, on_error=on_error)
         assert isinstance(appearance, NetworkAppearance)
         appearance = replace(appearance, statistics=self.own_statistics, norm_statistics=None)
         return appearance if tiles is None or not len(tiles) else self.with_statistics(appearance, tiles)
