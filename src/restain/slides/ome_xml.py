@@ -12,15 +12,17 @@ from restain.slides.formats import Travelling
 NAMESPACE = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
 
 
-def ome_xml(path: Path, travelling: Travelling) -> str:
-    """The ImageDescription of an OME-TIFF, in ASCII as TIFF wants it."""
+def ome_xml(path: Path, travelling: Travelling) -> bytes:
+    """The ImageDescription of an OME-TIFF, in UTF-8.
+
+    TIFF wants ASCII, but Bio-Formats spoils numeric references: of `&#181;m` it makes a unit that it does not know, and
+    then takes the file for no OME-TIFF.
+    """
     width, height = travelling.size
     physical = ""
     if travelling.mpp is not None:
         x, y = travelling.mpp
-        physical = (
-            f' PhysicalSizeX="{x!r}" PhysicalSizeXUnit="&#181;m" PhysicalSizeY="{y!r}" PhysicalSizeYUnit="&#181;m"'
-        )
+        physical = f' PhysicalSizeX="{x!r}" PhysicalSizeXUnit="µm" PhysicalSizeY="{y!r}" PhysicalSizeYUnit="µm"'
     instrument = settings = ""
     if travelling.objective_power is not None:
         power = f'<Objective ID="Objective:0" NominalMagnification="{travelling.objective_power!r}"/>'
@@ -35,7 +37,7 @@ def ome_xml(path: Path, travelling: Travelling) -> str:
         f'xsi:schemaLocation="{NAMESPACE} {NAMESPACE}/ome.xsd" UUID="urn:uuid:{uuid.uuid4()}" '
         f"Creator={quoteattr(travelling.software)}>{instrument}{''.join(images)}</OME>"
     )
-    return text.encode("ascii", "xmlcharrefreplace").decode()
+    return text.encode()
 
 
 def _image(index: int, name: str, description: str, settings: str, size: tuple[int, int], physical: str) -> str:
