@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import restain
-from restain.cli_training import train
+from restain.cli.training import train
 from restain.systems import SYSTEMS
 from restain.training.checkpoint import load_state
 from restain.training.run_folder import RunFolder

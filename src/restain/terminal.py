@@ -140,6 +140,11 @@ def in_line(text: object) -> str:
     return " ".join(str(text).splitlines())
 
 
+def print_note(message: object) -> None:
+    """Print to stderr what is worth knowing and stops nothing."""
+    print(f"restain: note: {in_line(message)}", file=sys.stderr)
+
+
 def print_report(
     fitted: "Normalizer", results: "list[Reported]", failures: "list[Failure]", as_json: bool, many: bool
 ) -> None:
@@ -151,9 +156,9 @@ def print_report(
         return
     notes = [(r.source, message) for r in results for message in r.warnings]
     for source, message in notes[:10] if many else []:
-        print(f"restain: note: {in_line(source)}: {in_line(message)}", file=sys.stderr)
+        print_note(f"{source}: {message}")
     if len(notes) > 10:
-        print(f"restain: note: {len(notes) - 10} more notes; --json has them all", file=sys.stderr)
+        print_note(f"{len(notes) - 10} more notes; --json has them all")
     if not many:
         result = results[0]
         width, height = result.size
@@ -196,13 +201,13 @@ def print_separations(results: "list[SeparationResult]", failures: "list[Failure
     if kept and not failures and kept == sum(len(result.outputs) for result in results):
         raise OutputError(f"all {kept} outputs exist already; pass --overwrite to replace them, or name another folder")
     if kept:
-        print(f"restain: note: {kept} outputs exist already and are left as they are", file=sys.stderr)
+        print_note(f"{kept} outputs exist already and are left as they are")
     if as_json:
         print(json.dumps(separation_summary(results, failures), indent=2))
         return
     notes = dict.fromkeys(message for result in results for message in result.warnings)
     for message in notes if many else ():
-        print(f"restain: note: {in_line(message)}", file=sys.stderr)
+        print_note(message)
     if many:
         print(f"{len(results)} files separated" + (f", {len(failures)} failed" if failures else ""))
         return
@@ -214,7 +219,7 @@ def print_separations(results: "list[SeparationResult]", failures: "list[Failure
         print(results[0].outputs["concentrations"])
     print(f"white point {white} ({facts['white_origin']}), {results[0].seconds:.1f} s")
     for message in results[0].warnings:
-        print(f"restain: note: {in_line(message)}", file=sys.stderr)
+        print_note(message)
 
 
 def separation_summary(results: "list[SeparationResult]", failures: "list[Failure]") -> dict[str, Any]:
@@ -247,7 +252,7 @@ def print_registrations(outcomes: "Sequence[Outcome]", as_json: bool) -> None:
             print(f"restain: {in_line(outcome.pair.name)} {outcome.status}: {in_line(outcome.reason)}", file=sys.stderr)
     kept = sum(outcome.kept for outcome in outcomes)
     if kept:
-        print(f"restain: note: {kept} pairs were done already and are left as they are", file=sys.stderr)
+        print_note(f"{kept} pairs were done already and are left as they are")
     print(json.dumps(summary(outcomes), indent=2) if as_json else headline(outcomes))
 
 
@@ -262,7 +267,7 @@ def print_evaluation(result: "Evaluated", as_json: bool) -> None:
     for reason, metrics in by_reason.items():
         # The metrics speak of their own argument; here it is an option.
         option = "--lpips-weights FILE" if "lpips" in metrics[0] else "--fid-weights FILE"
-        print(f"restain: note: no {', '.join(metrics)}: {reason.replace('weights=…', option)}", file=sys.stderr)
+        print_note(f"no {', '.join(metrics)}: {reason.replace('weights=…', option)}")
     if as_json:
         lines = [{k: v if v == v else None for k, v in asdict(line).items()} for line in result.lines]
         print(json.dumps({"written": [str(path) for path in result.written], "summary": lines}, indent=2))
@@ -293,7 +298,7 @@ def _mean_cell(line: "Line | None") -> str:
 def print_comparison(comparison: "Comparison", as_json: bool) -> None:
     """Print the distances to stdout, each also as a share of the raw slides': a table, or JSON."""
     for method, reason in comparison.fallback.items():
-        print(f"restain: note: {method}: {reason}", file=sys.stderr)
+        print_note(f"{method}: {reason}")
     table = comparison.as_dict()
     if as_json:
         print(json.dumps(table, indent=2))

@@ -178,7 +178,7 @@ def start(
         before: code to run before the command.
     """
     context = multiprocessing.get_context("forkserver")
-    heavy = ["restain.cli", "restain.cli_training", "restain.training.loop", "restain.color.kernels", "accelerate"]
+    heavy = ["restain.cli", "restain.training.loop", "restain.color.kernels", "accelerate"]
     context.set_forkserver_preload([*heavy, "torch._dynamo", "torch.distributed.fsdp"])  # optimizers import those
     # The repository's own packages are no part of the child; what it runs is sent as text.
     scope = {

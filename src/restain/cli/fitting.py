@@ -1,0 +1,116 @@
+"""`restain fit` and `restain import`: what makes a normalizer that is saved."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from restain.cli.options import Background, Flag, Output
+from restain.errors import InputError, OutputError
+from restain.terminal import appearance_line
+
+if TYPE_CHECKING:
+    from restain.color.histogram import ColorHistogram
+    from restain.methods.base import Normalizer
+    from restain.slides.icc import Icc
+
+
+def fit(
+    reference: list[str],
+    /,
+    *,
+    output: Output,
+    method: str = "macenko",
+    background: Background | None = None,
+    icc: Literal["keep", "srgb"] = "keep",
+    overwrite: Flag = False,
+) -> int:
+    """Learn a reference appearance and save it as a normalizer.
+
+    Parameters
+    ----------
+    reference: list[str]
+        Images, slides, folders, patterns, or a profile's name.
+    output: Path
+        The normalizer to write, .safetensors.
+    method: str
+        One of `restain methods`.
+    background: str
+        What becomes of glass; see `restain normalize`.
+    icc: str
+        Convert the reference to sRGB by its ICC profile first (srgb), or take its pixels as they are (keep).
+    overwrite: bool
+        Replace an existing output.
+    """
+    check_normalizer_path(output, reference, overwrite)
+    wanted = reference if len(reference) > 1 else reference[0]
+    fitted = method_named(method, background).fit(reference_for(wanted, icc))
+    fitted.save(output, overwrite=overwrite)
+    print(f"{output}: {fitted.name}, {appearance_line(fitted)}")
+    return 0
+
+
+def import_weights(
+    system: Literal["stainnet"],
+    weights: Path,
+    /,
+    *,
+    output: Output,
+    target: str | None = None,
+    background: Background | None = None,
+    training_data_license: str | None = None,
+    overwrite: Flag = False,
+) -> int:
+    """Turn weights that a paper's authors released into a normalizer. Needs PyTorch; applying the result does not.
+
+    Parameters
+    ----------
+    system: str
+        Whose weights they are.
+    weights: Path
+        The released file (.pth). Only tensors are read from it; no code in it is run.
+    output: Path
+        The normalizer to write, .safetensors.
+    target: str
+        An image, a slide, a folder or a profile whose glass the results shall have; a neutral gray by default.
+    background: str
+        What becomes of glass; see `restain normalize`.
+    training_data_license: str
+        Licence of the images that the weights were trained on, to be kept with them.
+    overwrite: bool
+        Replace an existing output.
+    """
+    from restain.released import import_stainnet
+
+    check_normalizer_path(output, [str(weights), *([target] if target else [])], overwrite)
+    fitted = import_stainnet(weights, target, background or "match", training_data_license=training_data_license)
+    fitted.save(output, overwrite=overwrite)
+    print(f"{output}: {fitted.name}, {appearance_line(fitted)}")
+    return 0
+
+
+def method_named(name: str, background: Background | None) -> "Normalizer":
+    """One of `restain methods`, unfitted; raises `InputError` for any other name."""
+    from restain.methods import METHODS
+
+    if name not in METHODS:
+        raise InputError(f"there is no method {name!r}; there are {', '.join(METHODS)}")
+    return METHODS[name]() if background is None else METHODS[name](background=background)
+
+
+def reference_for(reference: str | list[str], icc: "Icc") -> "str | list[str] | ColorHistogram":
+    """What a method is to be fitted to; read here only where it is to be converted."""
+    from restain.references import read_reference
+
+    return reference if icc == "keep" else read_reference(reference, icc=icc)
+
+
+def check_normalizer_path(output: Path, inputs: list[str], overwrite: bool) -> None:
+    """Raise `OutputError`, before any work is done, if a normalizer may not be written there."""
+    from restain.files import refuse_overwrite
+
+    if output.suffix != ".safetensors":
+        raise OutputError(f"{output} should end in .safetensors, the format of saved normalizers")
+    refuse_overwrite(output, overwrite)
+    for item in inputs:
+        if output.exists() and Path(item).exists() and os.path.samefile(item, output):
+            raise OutputError(f"{output} is an input; name another output")
