@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from restain.color.histogram import pack, unpack
+from restain.color.histogram import pack, places, unpack
 from restain.color.images import RGB8, as_rgb8
 from restain.errors import InputError
 
@@ -22,6 +22,7 @@ _CODE = np.uint32(COLORS - 1)  # the bits of an entry that hold the result
 _CHUNK = 1 << 15  # colours evaluated at a time: their float64 intermediates stay near the cache
 _BAND = 1 << 22  # pixels whose colours are evaluated together
 _LEAST_CHUNK = 1 << 12  # below, starting a thread costs more than it saves
+_NONE_WAIT = np.empty(0, np.uint32)
 
 ColorFunction = Callable[[RGB8], NDArray[np.float64]]
 """Colours (n, 3) uint8 to results (n, 3), floats in 0..255, each row independent of the others."""
@@ -103,9 +104,10 @@ class ColorMap:
         codes = np.empty(min(pixels.shape[0] * pixels.shape[1], COLORS), np.uint32)
         with _SCRATCH_LOCK:
             table = _SCRATCH.pop() if _SCRATCH else np.zeros(COLORS, np.uint32)
-        codes = codes[: kernels.list_missing(table, pixels, codes)]
+        flat = np.ascontiguousarray(pixels).reshape(-1)
+        codes = codes[: kernels.list_missing(table, flat, codes)]
         _evaluate(function, table, codes, workers)  # an error loses the table; the next call makes another
-        kernels.apply_table(table, pixels, out)
+        kernels.apply_table(table, flat, out.reshape(-1), _NONE_WAIT)
         table[places(codes)] = 0
         with _SCRATCH_LOCK:
             if len(_SCRATCH) < _MOST_SCRATCH:
@@ -141,12 +143,15 @@ class ColorMap:
             raise InputError(f"got out of {out.dtype} {out.shape}; wanted writable uint8 {pixels.shape}")
         if out is not pixels and np.may_share_memory(pixels, out) and not _same_memory(pixels, out):
             pixels = pixels.copy()  # an overlap: a pixel could be overwritten before it is read
+        target = out if out.flags.c_contiguous else np.empty(out.shape, np.uint8)
+        flat, mapped = np.ascontiguousarray(pixels).reshape(-1), target.reshape(-1)
         if self._function is None:
-            kernels.apply_table(self._packed, pixels, out)
-            return out
-        rows = max(_BAND // max(pixels.shape[1], 1), 1)
-        for top in range(0, pixels.shape[0], rows):
-            self._apply_lazily(pixels[top : top + rows], out[top : top + rows])
+            kernels.apply_table(self._packed, flat, mapped, _NONE_WAIT)
+        else:
+            for start in range(0, len(flat), 3 * _BAND):
+                self._apply_lazily(flat[start : start + 3 * _BAND], mapped[start : start + 3 * _BAND])
+        if target is not out:
+            out[...] = target
         return out
 
     @property
@@ -226,28 +231,27 @@ class ColorMap:
 
     def evaluate(self, codes: NDArray[np.uint32]) -> None:
         """Evaluate colours that will occur, by their codes (n,), at once and in threads."""
-        self._evaluate_missing(unpack(codes)[None])
+        self._evaluate_missing(unpack(codes).reshape(-1))
 
-    def _apply_lazily(self, pixels: RGB8, out: RGB8) -> None:
-        """Map what is evaluated in one pass, then evaluate and map the others; works in place, too."""
+    def _apply_lazily(self, pixels: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+        """Map what is evaluated in one pass over (3n,) levels, then evaluate and map the rest; works in place, too."""
         from restain.color import kernels
 
-        waiting = np.empty(pixels.shape[0] * pixels.shape[1], np.uint32)
-        count = kernels.apply_ready(self._packed, pixels, out, waiting)
+        waiting = np.empty(len(pixels) // 3, np.uint32)
+        count = kernels.apply_table(self._packed, pixels, out, waiting)
         if count:
-            places = np.divmod(waiting[:count], np.uint32(pixels.shape[1]))
-            colors = out[places][None]
+            colors = out.reshape(-1, 3)[waiting[:count]].reshape(-1)
             self._evaluate_missing(colors)
-            kernels.apply_table(self._packed, colors, colors)
-            out[places] = colors[0]
+            kernels.apply_table(self._packed, colors, colors, _NONE_WAIT)
+            out.reshape(-1, 3)[waiting[:count]] = colors.reshape(-1, 3)
 
-    def _evaluate_missing(self, pixels: RGB8) -> None:
+    def _evaluate_missing(self, pixels: NDArray[np.uint8]) -> None:
         from restain.color import kernels
 
         with self._lock:
             if self._function is None:
                 return
-            missing = np.empty(min(pixels.shape[0] * pixels.shape[1], COLORS), np.uint32)
+            missing = np.empty(min(len(pixels) // 3, COLORS), np.uint32)
             count = kernels.list_missing(self._packed, pixels, missing)
             try:
                 _evaluate(self._function, self._packed, missing[:count], self._workers)
@@ -256,14 +260,6 @@ class ColorMap:
                 listed = listed[self._packed[listed] & _READY == 0]
                 self._packed[listed] = 0  # so that they are listed again
                 raise
-
-
-def places(codes: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """Where a packed table holds the colours of these codes (n,); as `kernels.place`."""
-    green = codes >> np.uint32(8) & np.uint32(255)
-    red, blue = (codes >> np.uint32(16)) - green & np.uint32(255), codes - green & np.uint32(255)
-    result: NDArray[np.uint32] = red << np.uint32(16) | blue << np.uint32(8) | green
-    return result
 
 
 def _ordered(entries: NDArray[np.uint32]) -> NDArray[np.uint32]:

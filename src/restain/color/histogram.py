@@ -285,7 +285,7 @@ class HistogramBuilder:
 
 
 class _Tally:
-    """A table of counts and the list of its entries that are not zero."""
+    """A table of counts, in the order of `places`, and the list of its entries that are not zero."""
 
     def __init__(self, table: NDArray[np.uint32]) -> None:
         self.table = table
@@ -300,7 +300,8 @@ class _Tally:
         if self._pixels + pixels >= 1 << 32:  # the table's counts have 32 bits
             self._older.append(self._empty())
         seen = np.empty(min(pixels, 1 << 24), np.uint32)
-        end = kernels.count_colors(self.table, image, mask, seen, 0)
+        flat = np.ascontiguousarray(image).reshape(-1)
+        end = kernels.count_colors(self.table, flat, np.ascontiguousarray(mask).reshape(-1), seen)
         self._pixels += pixels
         if end:
             self._seen.append(seen[:end].copy())
@@ -314,9 +315,10 @@ class _Tally:
         return merged.codes, merged.counts
 
     def _empty(self) -> tuple[Codes, NDArray[np.float64]]:
-        codes = np.sort(np.concatenate(self._seen)) if self._seen else np.zeros(0, np.uint32)
-        counts = self.table[codes].astype(np.float64)
-        self.table[codes] = 0
+        codes = np.sort(codes_at(np.concatenate(self._seen))) if self._seen else np.zeros(0, np.uint32)
+        at = places(codes)
+        counts = self.table[at].astype(np.float64)
+        self.table[at] = 0
         self._seen, self._pixels = [], 0
         return codes, counts
 
@@ -338,6 +340,22 @@ def unpack(codes: Codes) -> RGB8:
     """Codes (...) uint32 to colours (..., 3) uint8."""
     shifts = np.array([16, 8, 0], np.uint32)
     return ((codes[..., None] >> shifts) & np.uint32(255)).astype(np.uint8)
+
+
+def places(codes: Codes) -> Codes:
+    """Where tables hold the colours of these codes (n,); as `kernels.place`."""
+    green = codes >> np.uint32(8) & np.uint32(255)
+    red, blue = (codes >> np.uint32(16)) - green & np.uint32(255), codes - green & np.uint32(255)
+    result: Codes = red << np.uint32(16) | blue << np.uint32(8) | green
+    return result
+
+
+def codes_at(places: Codes) -> Codes:
+    """The codes of the colours that tables hold at these places (n,): the inverse of `places`."""
+    green = places & np.uint32(255)
+    red, blue = (places >> np.uint32(16)) + green & np.uint32(255), (places >> np.uint32(8)) + green & np.uint32(255)
+    result: Codes = red << np.uint32(16) | green << np.uint32(8) | blue
+    return result
 
 
 def _compact(counts: NDArray[np.float64]) -> NDArray[Any]:

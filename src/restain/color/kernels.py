@@ -17,10 +17,14 @@ from typing import Any
 import numba
 import numpy as np
 import platformdirs
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 READY = np.uint32(1 << 24)  # the entry holds a result
 WANTED = np.uint32(1 << 25)  # the entry is on the list of colours to be evaluated
+_AHEAD = 64  # pixels whose entries are asked for before they are needed
 
 
 def _cache_folder() -> str | None:
@@ -60,87 +64,119 @@ def place(red: np.uint8, green: np.uint8, blue: np.uint8) -> np.uint32:
     )
 
 
-@_kernel
-def apply_table(table: NDArray[np.uint32], image: NDArray[np.uint8], out: NDArray[np.uint8]) -> bool:
-    """Write each pixel's table entry to `out`; False if an entry was not ready (its output is then meaningless)."""
-    ready = READY
-    for row in range(image.shape[0]):
-        for column in range(image.shape[1]):
-            value = table[place(image[row, column, 0], image[row, column, 1], image[row, column, 2])]
-            ready &= value
-            out[row, column, 0] = np.uint8((value >> np.uint32(16)) & np.uint32(255))
-            out[row, column, 1] = np.uint8((value >> np.uint32(8)) & np.uint32(255))
-            out[row, column, 2] = np.uint8(value & np.uint32(255))
-    return bool(ready != 0)
+@numba.njit(inline="always")
+def code_at(entry: np.uint32) -> np.uint32:
+    """The code of the colour whose entry is there: the inverse of `place`."""
+    level = entry & np.uint32(255)
+    red = ((entry >> np.uint32(16)) + level) & np.uint32(255)
+    blue = ((entry >> np.uint32(8)) + level) & np.uint32(255)
+    return (red << np.uint32(16)) | (level << np.uint32(8)) | blue
+
+
+@intrinsic
+def _prefetch(_context: Any, table: Any, _index: Any) -> Any:
+    """Ask for the cache line of `table[index]`, to be written to or not, and go on."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        ask = builder.module.declare_intrinsic("llvm.prefetch", (byte,), kind)
+        address = builder.bitcast(builder.gep(data, [arguments[1]]), byte)
+        builder.call(ask, [address, number(0), number(3), number(1)])  # to read, into all caches, data
+        return context.get_dummy_value()
+
+    return types.void(table, types.intp), generate
+
+
+@numba.njit(inline="always")
+def _look_ahead(table: NDArray[np.uint32], pixels: NDArray[np.uint8], start: int, entries: NDArray[np.uint32]) -> None:
+    """Where `table` has the colours of up to `_AHEAD` pixels from `start`, and ask for those lines.
+
+    A table does not fit into the near caches, and a core that meets one pixel after the other waits for most lines.
+    """
+    count = min(len(pixels) // 3 - start, _AHEAD)
+    for j in range(count):
+        at = np.uint64(3 * (start + j))  # unsigned, or Numba asks whether to count from the end
+        entries[j] = place(pixels[at], pixels[at + np.uint64(1)], pixels[at + np.uint64(2)])
+    for j in range(count):
+        _prefetch(table, entries[j])  # type: ignore[call-arg]  # Numba gives the first argument
 
 
 @_kernel
-def apply_ready(
-    table: NDArray[np.uint32], image: NDArray[np.uint8], out: NDArray[np.uint8], waiting: NDArray[np.uint32]
+def apply_table(
+    table: NDArray[np.uint32], pixels: NDArray[np.uint8], out: NDArray[np.uint8], waiting: NDArray[np.uint32]
 ) -> int:
-    """`apply_table` where entries are ready; elsewhere `out` gets the pixel as it is, and `waiting` its number.
+    """Write each pixel's entry to `out`; both are (3n,), and may be the same.
 
-    Pixels are numbered in reading order. Returns how many wait.
+    Where an entry is not ready, `out` gets the pixel as it is, and `waiting` its number; returns how many wait. Of a
+    table that is known to be ready, `waiting` may be empty.
     """
     count = 0
-    columns = image.shape[1]
-    for row in range(image.shape[0]):
-        for column in range(columns):
-            red, green, blue = image[row, column, 0], image[row, column, 1], image[row, column, 2]
-            value = table[place(red, green, blue)]
-            if value & READY:
-                out[row, column, 0] = np.uint8((value >> np.uint32(16)) & np.uint32(255))
-                out[row, column, 1] = np.uint8((value >> np.uint32(8)) & np.uint32(255))
-                out[row, column, 2] = np.uint8(value & np.uint32(255))
-            else:
-                out[row, column, 0] = red
-                out[row, column, 1] = green
-                out[row, column, 2] = blue
-                waiting[count] = row * columns + column
-                count += 1
+    total = len(pixels) // 3
+    entries = np.empty((2, _AHEAD), np.uint32)
+    values = np.empty(_AHEAD, np.uint32)
+    _look_ahead(table, pixels, 0, entries[0])
+    for block in range((total + _AHEAD - 1) // _AHEAD):
+        start = block * _AHEAD
+        now = entries[block & 1]
+        _look_ahead(table, pixels, start + _AHEAD, entries[1 - (block & 1)])
+        ready = READY
+        size = min(total - start, _AHEAD)
+        for j in range(size):
+            values[j] = table[now[j]]
+            ready &= values[j]
+        if not ready:
+            for j in range(size):
+                if not values[j] & READY:
+                    values[j] = code_at(now[j])
+                    waiting[count] = start + j
+                    count += 1
+        for j in range(size):
+            at = np.uint64(3 * (start + j))
+            out[at] = np.uint8((values[j] >> np.uint32(16)) & np.uint32(255))
+            out[at + np.uint64(1)] = np.uint8((values[j] >> np.uint32(8)) & np.uint32(255))
+            out[at + np.uint64(2)] = np.uint8(values[j] & np.uint32(255))
     return count
 
 
 @_kernel
-def list_missing(table: NDArray[np.uint32], image: NDArray[np.uint8], missing: NDArray[np.uint32]) -> int:
-    """Write the codes that occur but are not ready to `missing`, each once; return how many."""
+def list_missing(table: NDArray[np.uint32], pixels: NDArray[np.uint8], missing: NDArray[np.uint32]) -> int:
+    """Write the codes that occur in `pixels` (3n,) but are not ready to `missing`, each once; return how many."""
     count = 0
-    for row in range(image.shape[0]):
-        for column in range(image.shape[1]):
-            red, green, blue = image[row, column, 0], image[row, column, 1], image[row, column, 2]
-            entry = place(red, green, blue)
-            if table[entry] == 0:
-                table[entry] = WANTED
-                missing[count] = (
-                    (np.uint32(red) << np.uint32(16)) | (np.uint32(green) << np.uint32(8)) | np.uint32(blue)
-                )
-                count += 1
+    for at in range(0, len(pixels) - 2, 3):
+        entry = place(pixels[at], pixels[at + 1], pixels[at + 2])
+        if table[entry] == 0:
+            table[entry] = WANTED
+            missing[count] = code_at(entry)
+            count += 1
     return count
 
 
 @_kernel
 def count_colors(
-    counts: NDArray[np.uint32], image: NDArray[np.uint8], mask: NDArray[np.bool_], seen: NDArray[np.uint32], start: int
+    counts: NDArray[np.uint32], pixels: NDArray[np.uint8], mask: NDArray[np.bool_], seen: NDArray[np.uint32]
 ) -> int:
-    """Add the colours of `image` where `mask` to `counts`; list new codes in `seen` from `start`; return the end.
+    """Add the colours of `pixels` (3n,) where `mask` (n,) to `counts`, which is ordered as tables are.
 
-    A mask of shape (0, 0) means every pixel.
+    The places of new colours are listed in `seen`; returns how many. A mask of shape (0,) means every pixel.
     """
-    everywhere = mask.shape[0] == 0
-    end = start
-    for row in range(image.shape[0]):
-        for column in range(image.shape[1]):
-            if everywhere or mask[row, column]:
-                code = (
-                    (np.uint32(image[row, column, 0]) << np.uint32(16))
-                    | (np.uint32(image[row, column, 1]) << np.uint32(8))
-                    | np.uint32(image[row, column, 2])
-                )
-                if counts[code] == 0:
-                    seen[end] = code
-                    end += 1
-                counts[code] += np.uint32(1)
-    return end
+    everywhere = len(mask) == 0
+    count = 0
+    total = len(pixels) // 3
+    entries = np.empty((2, _AHEAD), np.uint32)
+    _look_ahead(counts, pixels, 0, entries[0])
+    for block in range((total + _AHEAD - 1) // _AHEAD):
+        start = block * _AHEAD
+        now = entries[block & 1]
+        _look_ahead(counts, pixels, start + _AHEAD, entries[1 - (block & 1)])
+        for j in range(min(total - start, _AHEAD)):
+            if everywhere or mask[start + j]:
+                if counts[now[j]] == 0:
+                    seen[count] = now[j]
+                    count += 1
+                counts[now[j]] += np.uint32(1)
+    return count
 
 
 @_kernel
