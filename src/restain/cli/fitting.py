@@ -4,14 +4,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from restain.cli.options import Background, Flag, Output
+from restain.cli.options import Background, Flag, Icc, OnError, Output
 from restain.errors import InputError, OutputError
 from restain.terminal import appearance_line
 
 if TYPE_CHECKING:
-    from restain.color.histogram import ColorHistogram
     from restain.methods.base import Normalizer
-    from restain.slides.icc import Icc
 
 
 def fit(
@@ -21,7 +19,8 @@ def fit(
     output: Output,
     method: str = "macenko",
     background: Background | None = None,
-    icc: Literal["keep", "srgb"] = "keep",
+    icc: Icc = "keep",
+    on_error: OnError = "stop",
     overwrite: Flag = False,
 ) -> int:
     """Learn a reference appearance and save it as a normalizer.
@@ -38,12 +37,14 @@ def fit(
         What becomes of glass; see `restain normalize`.
     icc: str
         Convert the reference to sRGB by its ICC profile first (srgb), or take its pixels as they are (keep).
+    on_error: str
+        Where a tile of a slide is damaged: stop with an error, or do not count it (skip and fill alike).
     overwrite: bool
         Replace an existing output.
     """
     check_normalizer_path(output, reference, overwrite)
     wanted = reference if len(reference) > 1 else reference[0]
-    fitted = method_named(method, background).fit(reference_for(wanted, icc))
+    fitted = method_named(method, background).fit(wanted, icc=icc, on_error=on_error)
     fitted.save(output, overwrite=overwrite)
     print(f"{output}: {fitted.name}, {appearance_line(fitted)}")
     return 0
@@ -95,13 +96,6 @@ def method_named(name: str, background: Background | None) -> "Normalizer":
     if name not in METHODS:
         raise InputError(f"there is no method {name!r}; there are {', '.join(METHODS)}")
     return METHODS[name]() if background is None else METHODS[name](background=background)
-
-
-def reference_for(reference: str | list[str], icc: "Icc") -> "str | list[str] | ColorHistogram":
-    """What a method is to be fitted to; read here only where it is to be converted."""
-    from restain.references import read_reference
-
-    return reference if icc == "keep" else read_reference(reference, icc=icc)
 
 
 def check_normalizer_path(output: Path, inputs: list[str], overwrite: bool) -> None:

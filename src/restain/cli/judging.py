@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from restain.cli.options import Background, Flag, Json, Output, check_workers, parts
+from restain.cli.options import Background, Flag, Icc, Json, OnError, Output, check_workers, parts
 from restain.errors import InputError
 from restain.terminal import file_progress, print_comparison, print_evaluation, print_registrations
 
@@ -135,6 +135,8 @@ def compare(
     preview: Path | None = None,
     json_: Json = False,
     overwrite: Flag = False,
+    icc: Icc = "keep",
+    on_error: OnError = "stop",
     max_pixels: int = 64_000_000,
     seed: int = 0,
     workers: int | None = None,
@@ -155,6 +157,10 @@ def compare(
         Print it machine-readable.
     overwrite: bool
         Replace an existing preview.
+    icc: str
+        Convert both to sRGB by their ICC profiles first (srgb), or take pixels as they are (keep).
+    on_error: str
+        Where a tile of a slide is damaged: stop with an error, or do not count it (skip and fill alike).
     max_pixels: int
         Most tissue pixels to sample from each slide.
     seed: int
@@ -167,7 +173,16 @@ def compare(
     check_workers(workers)
     if preview is not None:
         check_preview(preview, (source, target), overwrite)
-    result = compare_slides(source, target, parts(methods), max_pixels=max_pixels, seed=seed, workers=workers)
+    result = compare_slides(
+        source,
+        target,
+        parts(methods),
+        icc=icc,
+        on_error=on_error,
+        max_pixels=max_pixels,
+        seed=seed,
+        workers=workers,
+    )
     if preview is not None:
         write_preview(preview, result, overwrite)
     print_comparison(result, as_json=json_)

@@ -4,8 +4,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from restain.cli.fitting import method_named, reference_for
-from restain.cli.options import Background, Flag, Json, check_workers
+from restain.cli.fitting import method_named
+from restain.cli.options import Background, Flag, Icc, Json, OnError, check_workers
 from restain.cli.sources import check_folder, find_sources, images_among, root_of
 from restain.errors import InputError, OutputError
 from restain.terminal import Reported, cohort_progress, print_note, print_report, slide_progress
@@ -13,7 +13,6 @@ from restain.terminal import Reported, cohort_progress, print_note, print_report
 if TYPE_CHECKING:
     from restain.methods.base import Normalizer
     from restain.slides.batch import BatchSettings, Failure
-    from restain.slides.icc import Icc
 
 
 def normalize(
@@ -33,8 +32,8 @@ def normalize(
     json_: Json = False,
     overwrite: Flag = False,
     associated: Literal["drop", "keep"] = "drop",
-    icc: Literal["keep", "srgb"] = "keep",
-    on_error: Literal["stop", "skip", "fill"] = "stop",
+    icc: Icc = "keep",
+    on_error: OnError = "stop",
     workers: int | None = None,
     quality: int = 90,
     subsampling: Literal["444", "422", "420"] = "444",
@@ -82,6 +81,7 @@ def normalize(
         Convert sources and reference to sRGB by their ICC profiles first (srgb), or take pixels as they are (keep).
     on_error: str
         Where a tile of a slide is damaged: stop with an error, skip it (it becomes padding), or fill it with glass.
+        In a reference it is not counted.
     workers: int
         Threads; one a core by default. The result does not depend on it.
     quality: int
@@ -126,7 +126,7 @@ def normalize(
     fitted = (
         method_named(method or "macenko", background)
         if target_consensus
-        else _fitted(method, target, normalizer, background, icc)
+        else _fitted(method, target, normalizer, background, icc, on_error)
     )
     results: list[Reported] = []
     failures: list[Failure] = []
@@ -162,12 +162,17 @@ def normalize(
 
 
 def _fitted(
-    method: str | None, target: str | None, saved: Path | None, background: Background | None, icc: "Icc"
+    method: str | None,
+    target: str | None,
+    saved: Path | None,
+    background: Background | None,
+    icc: Icc,
+    on_error: OnError,
 ) -> "Normalizer":
     from restain.saved import load_with
 
     if saved is None:
-        return method_named(method or "macenko", background).fit(reference_for(target or "he", icc))
+        return method_named(method or "macenko", background).fit(target or "he", icc=icc, on_error=on_error)
     if method is not None or target is not None:
         raise InputError("--normalizer already holds a method and its reference; leave out --method and --target")
     fitted = load_with(saved, background)

@@ -9,6 +9,8 @@ from cyclopts import Parameter
 from restain.errors import InputError, MissingExtraError
 
 Background = Literal["match", "keep", "white", "none"]
+Icc = Literal["keep", "srgb"]
+OnError = Literal["stop", "skip", "fill"]
 Flag = Annotated[bool, Parameter(negative="")]
 """An option that is given or not; it has no `--no-` form."""
 Json = Annotated[bool, Parameter(name="--json", negative="")]

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from restain.cli.options import Flag, Json, check_workers, numbers
+from restain.cli.options import Flag, Icc, Json, OnError, check_workers, numbers
 from restain.cli.sources import check_folder, find_sources, images_among, root_of
 from restain.errors import OutputError
 from restain.terminal import file_progress, print_separations, slide_progress
@@ -22,6 +22,8 @@ def separate(
     white: str | None = None,
     json_: Json = False,
     overwrite: Flag = False,
+    icc: Icc = "keep",
+    on_error: OnError = "stop",
     workers: int | None = None,
     quality: int = 90,
     subsampling: Literal["444", "422", "420"] = "444",
@@ -47,6 +49,10 @@ def separate(
         Print a machine-readable summary: vectors, white points, percentiles.
     overwrite: bool
         Replace existing outputs.
+    icc: str
+        Convert sources to sRGB by their ICC profiles first (srgb), or take pixels as they are (keep).
+    on_error: str
+        Where a tile of a slide is damaged: stop with an error, skip it (it becomes padding), or fill it with glass.
     workers: int
         Threads; one a core by default. The result does not depend on it.
     quality: int
@@ -73,6 +79,8 @@ def separate(
         max_pixels=max_pixels,
         seed=seed,
         pyramid=PyramidSettings(tile_size, quality, subsampling),
+        icc=icc,
+        on_error=on_error,
         overwrite=overwrite,
         workers=workers,
     )

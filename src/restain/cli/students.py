@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Literal
 
-from restain.cli.options import Assignments, Background, Flag, Json, Output, need
+from restain.cli.options import Assignments, Background, Flag, Icc, Json, OnError, Output, need
 from restain.errors import InputError
 
 
@@ -153,6 +153,8 @@ def export(
     output: Output,
     slide: str | None = None,
     background: Background | None = None,
+    icc: Icc = "keep",
+    on_error: OnError = "stop",
     overwrite: Flag = False,
 ) -> int:
     """Write a trained network as ONNX, for other runtimes: 8-bit images in, 8-bit images out.
@@ -167,6 +169,10 @@ def export(
         A slide whose norm statistics are frozen into the file; without, each image is normalized by its own.
     background: str
         What becomes of glass; with none the file has no input for the slide's white point.
+    icc: str
+        Convert the slide to sRGB by its ICC profile first (srgb), or take its pixels as they are (keep).
+    on_error: str
+        Where a tile of the slide is damaged: stop with an error, or do not count it (skip and fill alike).
     overwrite: bool
         Replace an existing file.
     """
@@ -182,7 +188,7 @@ def export(
         from restain.slides.reader import open_slide
         from restain.slides.sample import estimate_slide, sample_slide
 
-        with open_slide(slide) as opened:
+        with open_slide(slide, icc=icc, on_error=on_error) as opened:
             appearance, _ = estimate_slide(opened, fitted, sample_slide(opened))
     export_onnx(fitted, output, appearance=appearance, overwrite=overwrite)
     print(f"{output}: {fitted.name}, {output.stat().st_size / 1e6:.1f} MB")
