@@ -19,6 +19,7 @@ from restain.slides.forgiving import ForgivingSlide
 from restain.slides.pipeline import normalize_slide
 from restain.slides.reader import OnError, Slide, open_slide, pieces
 from restain.slides.sample import sample_slide
+from restain.slides.separate import SeparationSettings, separate_file
 from restain.slides.writer import PyramidSettings
 
 from ..running import Run
@@ -340,6 +341,53 @@ def test_the_option_of_the_command(many: bool, files: tuple[Path, Path], run: Ru
     assert sheet.exists()
     again = run("normalize", files[1], folder / "filled.tif", "--on-error", "fill", "--json")
     assert "filled with glass" in again.json["results"][0]["warnings"][0]
+
+
+COMMANDS: dict[str, list[str]] = {
+    "target": ["normalize", "whole.tif", "out.tif", "--target", "broken.tif"],
+    "target in a folder": ["normalize", "whole.tif", "out.tif", "--target", "folder"],
+    "fit": ["fit", "broken.tif", "-o", "out.safetensors"],
+    "compare": ["compare", "whole.tif", "broken.tif", "--methods", "reinhard"],
+    "separate": ["separate", "broken.tif", "out", "--tile-size", "64"],
+    "estimate": ["normalize", "folder", "out", "--estimate", "folder", "--tile-size", "64"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_option_reaches_every_slide_that_a_command_opens(
+    command: str, image: RGB8, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "whole.tif", image, compression="lzw")
+    damage(write(tmp_path / "broken.tif", image, compression="lzw"), BAD)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "broken.tif").symlink_to(tmp_path / "broken.tif")
+    stopped = run(*COMMANDS[command])
+    assert stopped.code == 2
+    assert stopped.err.count("\n") == 1
+    assert "broken.tif is damaged in the tile at (" in stopped.err
+    skipped = run(*COMMANDS[command], "--on-error", "skip")
+    assert skipped.code == 0, skipped.err
+    assert skipped.err.count("3 of level 0 at (128, 64), (0, 192), (384, 256)") == 1
+
+
+def test_separation_leaves_damage_out_or_fills_it(image: RGB8, tmp_path: Path) -> None:
+    path = write(tmp_path / "broken.tif", image, compression="lzw")
+    damage(path, BAD)
+    bad = of_damage(image)
+    for on_error in ("skip", "fill"):
+        settings = SeparationSettings(pyramid=SETTINGS, on_error=on_error)  # type: ignore[arg-type]
+        result = separate_file(path, tmp_path / on_error, settings)
+        assert "3 of level 0 at (128, 64), (0, 192), (384, 256)" in result.warnings[0]
+        with open_slide(result.outputs["hematoxylin"]) as slide:
+            pixels, known = slide.read_region((0, 0), 0, slide.dimensions)
+        if on_error == "skip":
+            assert known is not None
+            np.testing.assert_array_equal(known, ~bad)
+        else:
+            assert known is None
+            glass = np.array(result.facts["white_point"])
+            assert np.abs(pixels[bad].astype(float) - glass).max() <= 2.5  # glass holds no stain
 
 
 # ---- pieces -----------------------------------------------------------------------------------------------------

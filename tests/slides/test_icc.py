@@ -15,6 +15,7 @@ from restain.color.images import RGB8
 from restain.errors import InputError, SlideError, SlideWarning
 from restain.methods.macenko import Macenko
 from restain.references import read_reference
+from restain.saved import load
 from restain.slides.batch import BatchSettings, normalize_file
 from restain.slides.codecs import PyramidSettings
 from restain.slides.icc import SrgbSlide, histogram_in_srgb, profile_error, slide_in_srgb, srgb_profile, to_srgb
@@ -313,3 +314,35 @@ def test_a_reference_without_glass_is_converted_too(flat: ColorHistogram | None,
     assert converted.flat is None or not len(converted.flat.codes)
     nothing = replace(reference, codes=reference.codes[:0], counts=reference.counts[:0])
     assert (len(histogram_in_srgb(nothing).codes), histogram_in_srgb(nothing).icc_profile) == (0, None)
+
+
+def test_comparison_and_separation_are_of_what_scanners_saw(
+    run: Run, tissue: RGB8, wide: bytes, tmp_path: Path
+) -> None:
+    """One scene as two scanners record it: far apart as numbers, and alike in sRGB."""
+    write_array(tmp_path / "srgb.tif", tissue, settings=SMALL)
+    write_array(tmp_path / "wide.tif", to_wide(tissue), settings=SMALL, icc_profile=wide)
+    apart, stains = {}, {}
+    for icc in ("keep", "srgb"):
+        command = ["compare", tmp_path / "wide.tif", tmp_path / "srgb.tif", "--methods", "reinhard", "--json"]
+        apart[icc] = run(*command, "--icc", icc).json["raw"]["mean_color"]["distance"]
+        for name in ("wide", "srgb"):
+            out = tmp_path / f"{icc} {name}"
+            outcome = run("separate", tmp_path / f"{name}.tif", out, "--icc", icc, "--tile-size", 64, "--json")
+            stains[icc, name] = np.array(outcome.json["results"][0]["percentiles"]["hematoxylin"]["99"])
+            with tifffile.TiffFile(out / f"{name}.hematoxylin.tif") as tiff:
+                found = tiff.pages.first.iccprofile
+            assert found == (wide if (icc, name) == ("keep", "wide") else None)
+    assert apart["srgb"] < 0.3 < 1 < apart["keep"]
+    assert abs(stains["srgb", "wide"] / stains["srgb", "srgb"] - 1) < 0.02
+    assert abs(stains["keep", "wide"] / stains["keep", "srgb"] - 1) > 0.05
+
+
+def test_a_fit_by_the_command_is_in_srgb(run: Run, tissue: RGB8, wide: bytes, tmp_path: Path) -> None:
+    Image.fromarray(to_wide(tissue)).save(tmp_path / "wide.png", icc_profile=wide)
+    for icc in ("keep", "srgb"):
+        assert run("fit", tmp_path / "wide.png", "-o", tmp_path / f"{icc}.safetensors", "--icc", icc).code == 0
+    kept, converted = (load(tmp_path / f"{icc}.safetensors") for icc in ("keep", "srgb"))
+    assert kept == Macenko().fit(tmp_path / "wide.png")
+    assert converted == Macenko().fit(tmp_path / "wide.png", icc="srgb")
+    assert kept != converted
