@@ -492,8 +492,7 @@ def test_ctrl_c_while_measuring_is_told(folder: Path, tmp_path: Path) -> None:
         if done >= 1:
             raise KeyboardInterrupt
 
-    said: list[str] = []
-    with pytest.raises(KeyboardInterrupt):
-        normalized(folder, tmp_path / "out", Macenko(), consensus=True, say=said.append, progress=progress)
-    assert said == ["interrupted while the slides were measured; the same command measures them again"]
+    told = "^interrupted while the slides were measured; the same command measures them again$"
+    with pytest.raises(KeyboardInterrupt, match=told):
+        normalized(folder, tmp_path / "out", Macenko(), consensus=True, progress=progress)
     assert set(os.listdir(tmp_path / "out")) == {cohort.LOCK}

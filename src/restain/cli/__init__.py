@@ -21,6 +21,7 @@ app = App(
     name="restain",
     help="Stained tissue in one reference appearance: tiles and whole slides.",
     version=__version__,
+    suppress_keyboard_interrupt=False,  # `main` tells it
 )
 app.command(normalizing.normalize)
 app.command(fitting.fit)
@@ -39,7 +40,7 @@ app.command(students.export)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command and exit: 0 done, 1 some files failed, 2 what was asked for cannot be done."""
+    """Run a command and exit: 0 done, 1 some files failed, 2 what was asked for cannot be done, 130 interrupted."""
     warnings.showwarning = _show_warning
     logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)  # what it logs, an error says in one line
     for stream in (sys.stdout, sys.stderr):
@@ -55,14 +56,14 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "))
     except MemoryError:
         _fail("out of memory; use fewer --workers or a smaller --max-pixels")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except KeyboardInterrupt as interrupt:  # which may say what is there and how to go on
+        _fail(str(interrupt) or "interrupted", 130)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _fail(message: str) -> None:
+def _fail(message: str, code: int = 2) -> None:
     print(f"restain: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(code)
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -16,8 +16,8 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -39,6 +39,8 @@ NORMALIZER = "normalizer.safetensors"
 OWN_FILES = (manifest.NAME, NORMALIZER, quality_sheet.NAME, LOCK)
 """What a cohort's folder holds beside the outputs."""
 
+MEASURING = "interrupted while the slides were measured; the same command measures them again"
+DRAWING = "interrupted while the quality sheet was drawn; the outputs are there, and the same command draws it"
 Say = Callable[[str], None]
 
 
@@ -91,6 +93,7 @@ def normalize_cohort(
         progress: called from this thread as work advances.
 
     Raises:
+        KeyboardInterrupt: Ctrl-C; its message says what is there, and what the same call does.
         OutputError: another process works on the folder, outputs may not be replaced or were made with other settings,
             or a file of the cohort's own cannot be written. InputError, FitError: there is no consensus to be found,
             or no cluster.
@@ -130,7 +133,8 @@ def normalize_cohort(
         saved.refuse_stranger(folder / NORMALIZER, ours=book.path.exists())
         unreadable: dict[Path, Failure] = {}
         if settings.estimate == "folder":
-            appearance, failed = estimate_together([source for source, _ in pairs], normalizer, settings)
+            with _interruptible(MEASURING):
+                appearance, failed = estimate_together([source for source, _ in pairs], normalizer, settings)
             unreadable = {Path(os.path.abspath(source)): failure for source, failure in failed.items()}
             work = replace(work, appearance=appearance)
         digest = settings_digest(saved, settings, work.appearance)
@@ -160,7 +164,7 @@ def normalize_cohort(
                 jobs = [replace(job, replace=True) for job in jobs]
                 work = replace(work, saved=place / NORMALIZER, load=load, digest=saved.digest)
             enter = Entering(book, lock, folder, normalizer.name, digest)
-            _normalize(jobs, unreadable, work, enter, runner(), say, progress)
+            _normalize(jobs, unreadable, work, enter, runner(), progress)
             rows = enter.rows
         elif book.path.exists() and not quality_sheet.is_current(folder):
             book.begin()  # a run was killed before it had put the rows in order and drawn the sheet
@@ -171,10 +175,20 @@ def normalize_cohort(
         sheet = None
         try:
             book.close()
-            sheet = quality_sheet.write(folder, shown, normalizer, workers=settings.workers, progress=progress)
+            with _interruptible(DRAWING):
+                sheet = quality_sheet.write(folder, shown, normalizer, workers=settings.workers, progress=progress)
         except OutputError as error:  # the outputs are there, and so are their rows, if not in order
             say(f"{error}; the outputs are complete, and the same command writes what is missing")
     return CohortResult(normalizer, tuple(ordered), kept, found, sheet)
+
+
+@contextmanager
+def _interruptible(message: str) -> Iterator[None]:
+    """Within, Ctrl-C says this."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(message) from None
 
 
 def _sampling(settings: BatchSettings) -> str:
@@ -207,16 +221,13 @@ def _fit_consensus(
     unreadable = blank = 0
     jobs = [Job(Path(os.path.abspath(source)), Path(os.path.abspath(output))) for source, output in pairs]
     meter = Meter("measure", len(jobs), progress)
-    try:
+    with _interruptible(MEASURING):
         for _, share in runner.run(measure_one, jobs, work, started=lambda job: None, moved=meter.moved):
             if isinstance(share, Failure):
                 unreadable += 1
             elif not consensus.add(share):
                 blank += 1
             meter.count()
-    except KeyboardInterrupt:
-        say("interrupted while the slides were measured; the same command measures them again")
-        raise
     if unreadable:
         say(f"{unreadable} of {len(jobs)} slides cannot be read and have no part in the consensus")
     if blank:
@@ -233,7 +244,6 @@ def _normalize(
     work: Work,
     enter: Entering,
     runner: Threads | Cluster,
-    say: Say,
     progress: Progress,
 ) -> None:
     """Do the jobs, and enter each into the manifest."""
@@ -252,7 +262,5 @@ def _normalize(
             enter(job, outcome)
             meter.count()
     except KeyboardInterrupt:
-        say(
-            f"interrupted; {len(enter.rows)} of {len(jobs)} slides are entered, and the same command goes on from there"
-        )
-        raise
+        entered = f"{len(enter.rows)} of {len(jobs)} slides are entered"
+        raise KeyboardInterrupt(f"interrupted; {entered}, and the same command goes on from there") from None

@@ -1,5 +1,6 @@
 """What a slide looks like, from a bounded, seeded sample of its tissue and its glass at full resolution."""
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -194,10 +195,13 @@ def count_tiles(
     """
     width, height = slide.dimensions
     workers = max(1, min(workers or 2, len(tiles) // 4, 16))  # each holds two tables of 64 MiB
+    stop = threading.Event()  # Ctrl-C, say: the other threads end at their next tile
 
     def gather(share: Sequence[tuple[int, int]]) -> ColorHistogram:
         builder = HistogramBuilder()
         for row, column in share:
+            if stop.is_set():
+                break
             x, y = column * tile, row * tile
             pixels, known = slide.read_region((x, y), 0, (min(tile, width - x), min(tile, height - y)))
             builder.add(pixels, known)
@@ -205,7 +209,10 @@ def count_tiles(
         return builder.histogram()
 
     with ThreadPoolExecutor(workers) as pool:
-        parts = list(pool.map(gather, [tiles[start::workers] for start in range(workers)]))
+        try:
+            parts = list(pool.map(gather, [tiles[start::workers] for start in range(workers)]))
+        finally:
+            stop.set()
     total = parts[0]
     for part in parts[1:]:
         total = total + part

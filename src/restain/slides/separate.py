@@ -7,6 +7,7 @@ images alone.
 
 import json
 import os
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -169,11 +170,16 @@ def separate_files(
     workers = settings.workers or os.cpu_count() or 1
     # The threads are shared out between files and, where there are few, the tiles of each.
     shared = replace(settings, workers=max(1, workers // max(len(pairs), 1)))
+    stop = threading.Event()
+
+    def stopped(stage: str, done: int, total: int) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
 
     def job(pair: tuple[Path, Path]) -> SeparationResult | Failure:
         source, where = pair
         try:
-            return separate_file(source, where, shared, resume=resume)
+            return separate_file(source, where, shared, resume=resume, progress=stopped)
         except (RestainError, OSError, MemoryError) as error:
             return Failure(source, str(error) or type(error).__name__)
         except Exception as error:  # whatever it is, it must not cost the other files
@@ -183,10 +189,14 @@ def separate_files(
         # `warnings.catch_warnings` is not thread-safe, so warnings are collected around all of it, not per thread.
         with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
             warnings.simplefilter("ignore")  # each result says its own
-            for done, result in enumerate(pool.map(job, pairs), start=1):
-                if progress is not None:
-                    progress(done, len(pairs), result.source)
-                yield result
+            try:
+                for done, result in enumerate(pool.map(job, pairs), start=1):
+                    if progress is not None:
+                        progress(done, len(pairs), result.source)
+                    yield result
+            finally:  # Ctrl-C, say: slides that are under way end at their next tile
+                stop.set()
+                pool.shutdown(cancel_futures=True)
 
     return results()
 

@@ -117,8 +117,7 @@ class Session:
                 if self._is_time(self.settings.checkpoint_every) or done or stop:
                     self._checkpoint(log)
                 if stop and not done:
-                    progress.say(f"interrupted; --resume goes on from step {self.step}")
-                    raise KeyboardInterrupt
+                    raise KeyboardInterrupt(f"interrupted; --resume goes on from step {self.step}" if self.main else "")
                 if done:
                     break
         if self.main:
