@@ -57,6 +57,15 @@ class PyramidSettings:
         """The compression, the format's usual one where none was chosen."""
         return self.compression or FORMATS[self.format].compressions[0]
 
+    @property
+    def ycbcr(self) -> bool:
+        """Whether JPEG holds colours as luma and chroma, which is smaller, or as RGB.
+
+        Bio-Formats, for whose sake one writes OME-TIFF, converts YCbCr that is not subsampled to RGB twice, and shows
+        it pink.
+        """
+        return self.format != "ome-tiff" or self.subsampling != "444"
+
     def in_format(self, format: str) -> "PyramidSettings":
         """The same for another format.
 
@@ -101,8 +110,9 @@ def compress(pixels: RGB8, settings: PyramidSettings) -> bytes:
 
 
 def _jpeg(pixels: RGB8, settings: PyramidSettings) -> bytes:
+    colors = "ycbcr" if settings.ycbcr else "rgb"
     return imagecodecs.jpeg8_encode(  # type: ignore[return-value]  # a bytearray only when `out` is one
-        pixels, level=settings.quality, colorspace="rgb", outcolorspace="ycbcr", subsampling=settings.subsampling
+        pixels, level=settings.quality, colorspace="rgb", outcolorspace=colors, subsampling=settings.subsampling
     )
 
 

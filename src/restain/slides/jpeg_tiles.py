@@ -26,7 +26,8 @@ from restain.slides.claims import encoded_size, jpeg_is_whole
 from restain.slides.reader import Piece, damaged
 
 LEAST_KEPT, MOST_KEPT = 16 << 20, 256 << 20
-_TRANSFORM = 17  # of a header, the byte that says whether colours are YCbCr
+_ADOBE = b"\xff\xee\x00\x0eAdobe"
+_TRANSFORM = 15  # of Adobe's segment, the byte that says whether colours are YCbCr
 
 
 def open_jpeg_tiles(path: Path, sizes: tuple[tuple[int, int], ...]) -> "JpegTiles | None":
@@ -43,7 +44,7 @@ def open_jpeg_tiles(path: Path, sizes: tuple[tuple[int, int], ...]) -> "JpegTile
 
 def jpeg_header(tables: bytes | None, *, ycbcr: bool) -> bytes:
     """What a TIFF knows of its JPEG streams, as the start of a stream: their colours (Adobe's APP14) and tables."""
-    adobe = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00" + bytes([ycbcr])
+    adobe = _ADOBE + b"\x00\x64\x00\x00\x00\x00" + bytes([ycbcr])
     return b"\xff\xd8" + adobe + (tables[2:-2] if tables else b"")
 
 
@@ -57,13 +58,16 @@ def decode_strictly(data: bytes, header: bytes, size: tuple[int, int], out: RGB8
         out: a contiguous array (height, width, 3) to write to.
 
     Returns:
-        RGB, in `out` where that is given; None where the stream has another size or says of its own what colours it
-        holds.
+        RGB, in `out` where that is given; None where the stream has another size or says of its own that it holds
+        other colours.
 
     Raises:
         ValueError: it is damaged, which includes all that libjpeg warns of.
     """
-    if encoded_size(data) != size or b"Adobe" in data[:256] or (b"JFIF" in data[:32] and not header[_TRANSFORM]):
+    ycbcr = header[2 + _TRANSFORM]
+    adobe = data.find(_ADOBE, 0, 256)
+    said = ycbcr if adobe < 0 else data[adobe + _TRANSFORM]
+    if encoded_size(data) != size or said != ycbcr or (b"JFIF" in data[:32] and not ycbcr):
         return None
     pixels: RGB8 = simplejpeg.decode_jpeg(header + data[2:], colorspace="RGB", buffer=out, strict=True)
     return pixels if out is None else out

@@ -42,10 +42,13 @@ def _tile_options(settings: PyramidSettings) -> dict[str, Any]:
     """What tifffile must be told of tiles that `compress` has made."""
     options: dict[str, Any] = {"tile": (settings.tile, settings.tile), "dtype": np.uint8, "metadata": None}
     if settings.codec == "jpeg":
-        # `photometric` names what is in the tiles, not what they were made of: they were given RGB, and hold YCbCr.
-        # A wrong name opens in every reader, in wrong colours.
+        # `outcolorspace` names what is in the tiles, `photometric` what they were made of. A wrong name opens in every
+        # reader, in wrong colours.
+        held = {"outcolorspace": "ycbcr" if settings.ycbcr else "rgb"}
         subsampling = SUBSAMPLINGS[settings.subsampling]
-        return options | {"photometric": "ycbcr", "compression": "jpeg", "subsampling": subsampling}
+        return options | {
+            "photometric": "rgb", "compression": "jpeg", "compressionargs": held, "subsampling": subsampling
+        }  # fmt: skip
     compression = None if settings.codec == "none" else settings.codec
     return options | {"photometric": "rgb", "compression": compression, "predictor": settings.codec in PREDICTED}
 
