@@ -1,7 +1,6 @@
 """What the command line shows: progress while it works, a report when it is done."""
 
 import gc
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from restain import __version__
 from restain.errors import OutputError
+from restain.strict_json import to_json
 
 if TYPE_CHECKING:
     from restain.evaluation.benchmark.command import Evaluated
@@ -152,7 +152,7 @@ def print_report(
     for failure in failures:
         print(f"restain: {in_line(failure.source)}: {in_line(failure.error)}", file=sys.stderr)
     if as_json:
-        print(json.dumps(summary(fitted, results, failures), indent=2))
+        print(to_json(summary(fitted, results, failures), indent=2))
         return
     notes = [(r.source, message) for r in results for message in r.warnings]
     for source, message in notes[:10] if many else []:
@@ -203,7 +203,7 @@ def print_separations(results: "list[SeparationResult]", failures: "list[Failure
     if kept:
         print_note(f"{kept} outputs exist already and are left as they are")
     if as_json:
-        print(json.dumps(separation_summary(results, failures), indent=2))
+        print(to_json(separation_summary(results, failures), indent=2))
         return
     notes = dict.fromkeys(message for result in results for message in result.warnings)
     for message in notes if many else ():
@@ -253,7 +253,7 @@ def print_registrations(outcomes: "Sequence[Outcome]", as_json: bool) -> None:
     kept = sum(outcome.kept for outcome in outcomes)
     if kept:
         print_note(f"{kept} pairs were done already and are left as they are")
-    print(json.dumps(summary(outcomes), indent=2) if as_json else headline(outcomes))
+    print(to_json(summary(outcomes), indent=2) if as_json else headline(outcomes))
 
 
 def print_evaluation(result: "Evaluated", as_json: bool) -> None:
@@ -270,7 +270,7 @@ def print_evaluation(result: "Evaluated", as_json: bool) -> None:
         print_note(f"no {', '.join(metrics)}: {reason.replace('weights=…', option)}")
     if as_json:
         lines = [{k: v if v == v else None for k, v in asdict(line).items()} for line in result.lines]
-        print(json.dumps({"written": [str(path) for path in result.written], "summary": lines}, indent=2))
+        print(to_json({"written": [str(path) for path in result.written], "summary": lines}, indent=2))
         return
     methods = [contender.name for contender in evaluation.contenders]
     for suite in evaluation.suites:
@@ -301,7 +301,7 @@ def print_comparison(comparison: "Comparison", as_json: bool) -> None:
         print_note(f"{method}: {reason}")
     table = comparison.as_dict()
     if as_json:
-        print(json.dumps(table, indent=2))
+        print(to_json(table, indent=2))
         return
     names = {
         "glass": "glass, levels",

@@ -1,11 +1,11 @@
 """`restain info`, `methods`, `demo` and `phantom`: what there is, and something to try it on."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Any, Literal
 
 from restain.cli.options import Flag, Json, Output, numbers
+from restain.strict_json import to_json
 from restain.terminal import slide_progress
 
 
@@ -23,7 +23,7 @@ def info(path: str, /, *, json_: Json = False) -> int:
 
     facts = describe_path(path)
     if json_:
-        print(json.dumps(facts, indent=2))
+        print(to_json(facts, indent=2))
     else:
         width = max(map(len, facts))
         for name, value in facts.items():
@@ -128,4 +128,4 @@ def phantom(
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else to_json(value)

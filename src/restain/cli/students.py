@@ -1,12 +1,12 @@
 """`restain distill` and `restain export`: what a trained network becomes elsewhere."""
 
-import json
 import math
 from pathlib import Path
 from typing import Literal
 
 from restain.cli.options import Assignments, Background, Flag, Icc, Json, OnError, Output, need
 from restain.errors import InputError
+from restain.strict_json import to_json
 
 
 def distill(
@@ -135,7 +135,7 @@ def distill(
         "unexplained": result.unexplained,
     }
     if json_:
-        print(json.dumps(facts, indent=2))
+        print(to_json(facts, indent=2))
         return 0
     print(
         f"{output}: {result.student.name}, {result.psnr:.2f} dB and SSIM {result.ssim:.4f} to its teacher on "

@@ -1,6 +1,5 @@
 """Images and slides, one by one: where their outputs go, and how each is normalized. `cohort` does many."""
 
-import json
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -32,6 +31,7 @@ from restain.slides.pipeline import (
     output_profile,
 )
 from restain.slides.reader import Mask, OnError, Slide, open_slide
+from restain.strict_json import to_json
 
 Estimate = Literal["image", "folder"]
 
@@ -165,7 +165,7 @@ def _normalize_image(
         result,
         output.suffix,
         output_profile(normalizer),
-        description=json.dumps(describe(normalizer, appearance)),
+        description=to_json(describe(normalizer, appearance)),
         dpi=slide.dpi if isinstance(slide, ImageSlide) else _dpi(slide),
     )
     write_atomically(output, lambda stream: stream.write(data), overwrite=settings.overwrite)

@@ -19,6 +19,7 @@ import numpy as np
 
 from restain.errors import OutputError
 from restain.files import atomic_output
+from restain.strict_json import to_json
 
 NAME = "manifest.csv"
 
@@ -66,7 +67,7 @@ class Row:
         """The row as text, in the order of `COLUMNS`."""
         values: dict[str, Any] = {name: getattr(self, name) for name in COLUMNS}
         values["seconds"] = f"{self.seconds:.3f}"
-        values["appearance"] = json.dumps(self.appearance) if self.appearance else ""
+        values["appearance"] = to_json(self.appearance) if self.appearance else ""
         values["warnings"] = _SEPARATOR.join(_line(text) for text in self.warnings)
         values["error"] = _line(self.error)
         return [str(values[name]) for name in COLUMNS]
@@ -121,6 +122,8 @@ def _check_look(name: str, value: Any) -> None:
         array = np.asarray(value)
     except ValueError:
         raise ValueError(f"{name} has rows of different lengths") from None
+    if array.dtype.kind == "O":  # null is what was not finite
+        array = np.array([np.nan if item is None else item for item in array.flat]).reshape(array.shape)
     if not isinstance(value, (int, float, list)) or array.dtype.kind not in "if":
         raise ValueError(f"{name} is not made of numbers")
     if name == "max_concentrations" and array.ndim != 1:

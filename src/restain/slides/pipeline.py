@@ -9,7 +9,6 @@ tile bytes. For a slide 100,000 pixels wide, windows of 512 that share 64, eight
 the network takes.
 """
 
-import json
 import os
 import threading
 import time
@@ -37,6 +36,7 @@ from restain.slides.icc import Icc, srgb_profile
 from restain.slides.reader import Mask, OnError, Slide, open_slide
 from restain.slides.sample import estimate_slide, sample_slide
 from restain.slides.writer import settings_for, write_pyramid
+from restain.strict_json import to_json
 
 Associated = Literal["drop", "keep"]
 Progress = Callable[[str, int, int], None]
@@ -364,7 +364,7 @@ def _associated(slide: Slide) -> dict[str, RGB8]:
 
 def _description(slide: Slide, normalizer: Normalizer, appearance: Appearance, sample: Mapping[str, Any]) -> str:
     facts = describe(normalizer, appearance) | {"slide": slide_facts(slide), "sample": dict(sample)}
-    return json.dumps(facts)  # ASCII, as TIFF wants it
+    return to_json(facts)  # ASCII, as TIFF wants it
 
 
 def _rounded(value: Any) -> Any:

@@ -5,7 +5,6 @@ does not grow with the slide. Concentrations are floats and take twelve bytes a 
 images alone.
 """
 
-import json
 import os
 import threading
 import time
@@ -32,6 +31,7 @@ from restain.slides.image_reader import ImageSlide, encode_image
 from restain.slides.pipeline import Progress, check_paths, slide_facts, write_mapped
 from restain.slides.reader import OnError, Slide, open_slide
 from restain.slides.sample import sample_slide
+from restain.strict_json import to_json
 
 CONCENTRATIONS = "concentrations"
 """In the name of the file of floats, where renderings have the stain's name."""
@@ -285,7 +285,7 @@ def _write(path: Path, data: bytes, overwrite: bool) -> None:
 
 
 def _description(facts: Mapping[str, Any], **more: Any) -> str:
-    return json.dumps({"software": f"restain {__version__}", "method": "separation", **more, **facts})  # ASCII
+    return to_json({"software": f"restain {__version__}", "method": "separation", **more, **facts})  # ASCII
 
 
 def _plan(stem: Path, labels: Mapping[str, str], as_slide: bool) -> dict[str, Path]:

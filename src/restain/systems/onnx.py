@@ -6,7 +6,6 @@ and W are multiples of the network's own number, and its least side or more; bot
 what else is known of it.
 """
 
-import json
 import os
 import warnings
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from restain.color.images import RGB8
 from restain.errors import InputError, MissingExtraError
 from restain.methods.base import Appearance, Normalizer
 from restain.methods.stainnet import StainNet
+from restain.strict_json import to_json
 from restain.systems.base import System
 from restain.systems.deployed import Deployed
 from restain.systems.stst import SeededDropout
@@ -164,7 +164,7 @@ def export_onnx(
         "least_side": normalizer.least_side if isinstance(normalizer, System) else 1,
         "norm_statistics": getattr(appearance, "statistics", getattr(normalizer, "own_statistics", "none")),
     }
-    program.model.metadata_props["restain"] = json.dumps(facts)
+    program.model.metadata_props["restain"] = to_json(facts)
     with files.atomic_output(path, overwrite=overwrite) as temporary:
         program.save(temporary, external_data=False)
     return path

@@ -3,7 +3,6 @@
 import csv
 import importlib.metadata
 import io
-import json
 import os
 import platform
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from restain.errors import MissingExtraError
 from restain.evaluation.benchmark.measure import Evaluation, Row
 from restain.evaluation.benchmark.summary import Line
 from restain.files import write_atomically
+from restain.strict_json import to_json
 
 PACKAGES = ("numpy", "scipy", "numba", "scikit-image", "opencv-python-headless", "torch", "pyarrow")
 """Whose versions may change a number."""
@@ -36,7 +36,7 @@ def write_tables(folder: Path, evaluation: Evaluation, lines: Sequence[Line], *,
         "metrics.csv": as_csv(Row, evaluation.rows),
         "metrics.parquet": as_parquet(Row, evaluation.rows),
         "summary.csv": as_csv(Line, lines),
-        "evaluation.json": json.dumps(facts(evaluation), indent=2).encode(),
+        "evaluation.json": to_json(facts(evaluation), indent=2).encode(),
     }
     for name, data in contents.items():
         write_atomically(folder / name, partial(_write, data), overwrite=overwrite)
