@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -23,3 +24,9 @@ class Outcome:
 
 
 Run = Callable[..., Outcome]
+
+
+def contents(folder: str | Path = ".") -> dict[str, bytes]:
+    """Every file below a folder, hidden ones too, by its path in it."""
+    files = (path for path in Path(folder).rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}

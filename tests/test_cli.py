@@ -27,7 +27,7 @@ from restain.slides.icc import srgb_profile
 from restain.slides.writer import PyramidSettings, write_array
 
 from .methods.making import make, stainnet_weights
-from .running import Outcome, Run
+from .running import Outcome, Run, contents
 
 MEASURING = [name for name, method in METHODS.items() if not method.fixed]  # the others need weights
 TISSUE = make_phantom(200, 300, seed=1, stain_matrix=STAINS_A, scanner=Scanner(noise=1.0)).image
@@ -46,10 +46,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Image.fromarray(OTHER).save("tiles/b.jpg", quality=95)
     Image.fromarray(OTHER[:100]).save("tiles/deep/c.png")
     return tmp_path
-
-
-def contents(folder: str | Path = ".") -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in Path(folder).rglob("*") if p.is_file()}
 
 
 def outputs(folder: str | Path) -> dict[str, bytes]:
@@ -189,12 +185,12 @@ def test_what_cannot_be_done_is_told_in_one_line(case: str, here: Path, run: Run
     assert contents() == before
 
 
-def test_an_interrupt_is_quiet(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("restain.slides.batch.normalize_file", interrupted)
-    assert run("normalize", "a.png", "o.png") == Outcome(130, "", "")
+    assert run("normalize", "a.png", "o.png") == Outcome(130, "", "restain: interrupted\n")
 
 
 def test_too_little_memory_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,10 @@ import tifffile
 from restain.color.images import RGB8
 from restain.methods.macenko import Macenko
 from restain.phantom import Scanner, make_phantom
-from restain.slides.writer import PyramidSettings, write_array
+from restain.slides.writer import write_array
 
 from ..forking import Forks
+from .making import SMALL, write_with_holes
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +25,15 @@ def tissue() -> RGB8:
 def pyramid(tissue: RGB8, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`tissue` as a slide of four levels, 0.25 by 0.3 micrometres a pixel."""
     path = tmp_path_factory.mktemp("slides") / "pyramid.tif"
-    write_array(path, tissue, settings=PyramidSettings(tile=64), mpp=(0.25, 0.3))
+    write_array(path, tissue, settings=SMALL, mpp=(0.25, 0.3))
+    return path
+
+
+@pytest.fixture(scope="session")
+def holey(tissue: RGB8, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tissue` as a slide whose first row of tiles, and one further tile, were never scanned."""
+    path = tmp_path_factory.mktemp("holey") / "slide.tif"
+    write_with_holes(path, tissue, {(2, 3), *((0, column) for column in range(7))})
     return path
 
 

@@ -28,12 +28,8 @@ from restain.slides.reader import Slide, open_slide
 from restain.slides.sample import sample_slide
 from restain.slides.writer import EncodedTile, PyramidSettings, encode_tile, write_array, write_pyramid
 
-SMALL = PyramidSettings(tile=64)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, hidden ones too."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+from ..running import contents
+from .making import BARE, SMALL
 
 
 @pytest.fixture
@@ -123,18 +119,7 @@ def test_a_failing_supply_of_tiles_leaves_nothing(folder: Path, tissue: RGB8) ->
         raise RuntimeError("the scanner room is on fire")
 
     with pytest.raises(RuntimeError, match="on fire"):
-        write_pyramid(
-            folder / "out.tif",
-            (423, 301),
-            tiles(),
-            settings=SMALL,
-            mpp=None,
-            icc_profile=None,
-            description="",
-            software="",
-            associated={},
-            run=map,
-        )
+        write_pyramid(folder / "out.tif", (423, 301), tiles(), settings=SMALL, **BARE)
     assert contents(folder) == before
 
 

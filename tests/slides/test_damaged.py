@@ -15,6 +15,8 @@ from restain.errors import SlideError
 from restain.slides.reader import open_slide
 from restain.slides.writer import PyramidSettings, write_array
 
+from .making import Write, picture, small_pyramid, tiff, tiff_with_subifds
+
 
 def read_all(path: Path) -> list[RGB8]:
     """Every level, tile by tile as the pipeline reads, and a thumbnail."""
@@ -42,23 +44,9 @@ def refusal(path: Path) -> str | None:
     return None
 
 
-def tiff(**options: Any) -> Callable[[Path, RGB8], None]:
-    return lambda path, image: tifffile.imwrite(path, image, photometric="rgb", **options)
-
-
-def ome(path: Path, image: RGB8) -> None:
-    with tifffile.TiffWriter(path, ome=True) as writer:
-        writer.write(image, photometric="rgb", tile=(64, 64), compression="deflate", subifds=1)
-        writer.write(image[::2, ::2].copy(), photometric="rgb", tile=(64, 64), compression="deflate", subfiletype=1)
-
-
-def picture(**options: Any) -> Callable[[Path, RGB8], None]:
-    return lambda path, image: Image.fromarray(image).save(path, **options)
-
-
-KINDS: dict[str, Callable[[Path, RGB8], None]] = {
-    "pyramid.tif": lambda path, image: write_array(path, image, settings=PyramidSettings(tile=64), mpp=(0.5, 0.5)),
-    "subifds.ome.tif": ome,
+KINDS: dict[str, Write] = {
+    "pyramid.tif": small_pyramid,
+    "subifds.ome.tif": tiff_with_subifds,
     "deflate.tif": tiff(tile=(64, 64), compression="deflate"),
     "webp.tif": tiff(tile=(64, 64), compression="webp"),
     "jpeg2000.tif": tiff(tile=(64, 64), compression="jpeg2000"),
@@ -231,7 +219,7 @@ def end_in_the_middle(tile: bytes) -> bytes:
     return tile[:at] + b"\xff\xd9" + tile[at + 2 :]
 
 
-JPEG_KINDS: dict[str, Callable[[Path, RGB8], None]] = {
+JPEG_KINDS: dict[str, Write] = {
     "OpenSlide": lambda path, image: write_array(path, image, settings=PyramidSettings(tile=64)),
     "tifffile": lambda path, image: tifffile.imwrite(
         path, image, photometric="ycbcr", tile=(64, 64), compression="jpeg", ome=True

@@ -21,7 +21,7 @@ from restain.slides.pipeline import normalize_slide
 from restain.slides.writer import PyramidSettings, write_array
 
 from ..forking import Finished, Forks
-from ..running import Outcome, Run
+from ..running import Outcome, Run, contents
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX")
 
@@ -33,11 +33,6 @@ def source(tissue: RGB8, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("source") / "slide.tif"
     write_array(path, np.tile(tissue, (2, 2, 1)), settings=PyramidSettings(tile=64))
     return path
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, hidden ones too."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def refused(done: Finished | Outcome, *words: str) -> None:

@@ -20,7 +20,7 @@ from restain.errors import OutputError, SlideError
 from restain.methods.macenko import Macenko
 from restain.references import find_files, read_reference
 from restain.slides.batch import is_image, plan_outputs
-from restain.slides.codecs import EncodedTile, PyramidSettings, encode_tile
+from restain.slides.codecs import EncodedTile, encode_tile
 from restain.slides.dicom_folder import one_of_each_series, series_of
 from restain.slides.folders import checksum, is_output_folder, is_slide_folder
 from restain.slides.formats import format_of
@@ -29,11 +29,11 @@ from restain.slides.reader import open_slide
 from restain.slides.writer import write_array, write_pyramid
 
 from ..running import Run
+from .making import BARE, SMALL
 
 zarr = pytest.importorskip("zarr")
 pydicom = pytest.importorskip("pydicom")
 
-SMALL = PyramidSettings(tile=64)
 MPP = (0.25, 0.25)
 NAMES = ["out.ome.zarr", "out.dcm"]
 
@@ -45,10 +45,8 @@ def contents(folder: Path) -> dict[str, bytes | None]:
 
 
 def write(path: Path, tiles: Iterator[EncodedTile], *, overwrite: bool = False) -> None:
-    write_pyramid(
-        path, (128, 256), tiles, settings=SMALL.in_format(format_of(path)), mpp=MPP, icc_profile=None,
-        description="", software="test", associated={}, run=map, overwrite=overwrite,
-    )  # fmt: skip
+    settings = SMALL.in_format(format_of(path))
+    write_pyramid(path, (128, 256), tiles, settings=settings, overwrite=overwrite, **BARE | {"mpp": MPP})
 
 
 @pytest.mark.parametrize("name", NAMES)

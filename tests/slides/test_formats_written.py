@@ -9,7 +9,7 @@ import json
 import re
 import tracemalloc
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ from restain.slides.icc import srgb_profile
 from restain.slides.pipeline import normalize_slide
 from restain.slides.reader import open_slide
 from restain.slides.writer import write_array, write_pyramid
+
+from .making import BARE, SATURATED_IMAGE, saturated_error, write_with_holes
 
 zarr = pytest.importorskip("zarr")
 pydicom = pytest.importorskip("pydicom")
@@ -179,21 +181,6 @@ def test_what_a_second_reader_sees(
         assert (seen.icc or b"")[: len(srgb_profile())] == srgb_profile()
 
 
-SATURATED = np.array(
-    [
-        [255, 0, 0],
-        [0, 255, 0],
-        [0, 0, 255],
-        [255, 255, 0],
-        [0, 255, 255],
-        [255, 0, 255],
-        [90, 40, 140],
-        [220, 120, 170],
-    ],
-    np.uint8,
-)
-
-
 @pytest.mark.parametrize(
     ("format", "codec", "reader"), [case for case in CASES if case.values[1] in ("jpeg", "jpegxl", "jpeg2000", "webp")]
 )
@@ -201,10 +188,8 @@ def test_saturated_colours_come_back_from_what_loses_some(
     format: str, codec: str, reader: Callable[[Path], Read], tmp_path: Path
 ) -> None:
     """YCbCr called RGB, or the reverse, opens in every reader, in other colours."""
-    image = np.kron(SATURATED[None], np.ones((64, 64, 1), np.uint8)).astype(np.uint8)
-    write_array(tmp_path / NAMES[format], image, settings=settings_of(codec), mpp=MPP)
-    level = reader(tmp_path / NAMES[format]).levels[0].reshape(64, len(SATURATED), 64, 3)[:, :, 16:48]
-    error = np.abs(level.astype(int) - SATURATED[None, :, None].astype(int))
+    write_array(tmp_path / NAMES[format], SATURATED_IMAGE, settings=settings_of(codec), mpp=MPP)
+    error = saturated_error(reader(tmp_path / NAMES[format]).levels[0])
     # JPEG XL spends little on blue and cyan that no eye tells apart; a wrong colour space is off by 50 and more.
     assert error.mean(axis=(0, 2)).max() <= {"jpeg": 2, "jpeg2000": 6, "jpegxl": 15, "webp": 3}[codec]
 
@@ -418,10 +403,7 @@ def test_numbers_that_are_none_are_refused(format: str, wrong: dict[str, Any], t
 
 def test_tiles_of_another_format_are_refused(tissue: RGB8, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"tiles were encoded for 'tiff', and out\.ome\.zarr is 'ome-zarr'"):
-        write_pyramid(
-            tmp_path / "out.ome.zarr", (64, 64), iter([]), settings=settings_of(None), mpp=None, icc_profile=None,
-            description="", software="", associated={}, run=map,
-        )  # fmt: skip
+        write_pyramid(tmp_path / "out.ome.zarr", (64, 64), iter([]), settings=settings_of(None), **BARE)
 
 
 def test_dicom_holds_no_more_than_4_gigabytes_uncompressed(tmp_path: Path) -> None:
@@ -451,26 +433,11 @@ def by_tifffile_level(path: Path) -> RGB8:
 # ---- missing tiles, further images ------------------------------------------------------------------------------
 
 
-def write_with_holes(path: Path, image: RGB8, missing: set[tuple[int, int]]) -> None:
-    settings = settings_of(None).in_format(format_of(path))
-
-    def tiles() -> Iterator[object]:
-        for row in range(-(-image.shape[0] // 64)):
-            for column in range(-(-image.shape[1] // 64)):
-                part = image[64 * row : 64 * row + 64, 64 * column : 64 * column + 64]
-                yield encode_tile(None if (row, column) in missing else part, settings)
-
-    write_pyramid(
-        path, (image.shape[1], image.shape[0]), tiles(), settings=settings, mpp=MPP, icc_profile=None,  # type: ignore[arg-type]
-        description="", software="test", associated={}, run=map,
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize("format", NAMES)
 def test_missing_tiles(format: str, tissue: RGB8, tmp_path: Path) -> None:
     """They stay missing in TIFF and Zarr; DICOM must have every frame, and shows white."""
     path, image = tmp_path / NAMES[format], tissue[:256, :256]
-    write_with_holes(path, image, {(2, 0), (2, 1), (3, 0), (3, 1), (0, 3)})
+    write_with_holes(path, image, {(2, 0), (2, 1), (3, 0), (3, 1), (0, 3)}, settings=settings_of(None), mpp=MPP)
     hole = np.zeros((256, 256), np.bool_)
     hole[128:, :128] = hole[:64, 192:] = True
     for level, reader in enumerate((READERS[format][0], None)):
@@ -553,10 +520,7 @@ def test_memory_does_not_grow_with_the_height(format: str, tmp_path: Path) -> No
         path = tmp_path / f"{rows}{NAMES[format][3:]}"
         tiles = (encode_tile(tile, settings) for _ in range(rows * across))
         tracemalloc.start()
-        write_pyramid(
-            path, (side * across, side * rows), tiles, settings=settings, mpp=MPP, icc_profile=None,
-            description="", software="test", associated={}, run=map,
-        )  # fmt: skip
+        write_pyramid(path, (side * across, side * rows), tiles, settings=settings, **BARE | {"mpp": MPP})
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return most

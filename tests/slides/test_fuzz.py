@@ -5,13 +5,10 @@ Seeded: the same examples in every run. RESTAIN_FUZZ multiplies their number.
 
 import json
 import os
-import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -19,7 +16,6 @@ import pytest
 import tifffile
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 import restain
 from restain.color.histogram import ColorHistogram
@@ -30,10 +26,12 @@ from restain.profiles import load_profile
 from restain.slides.reader import open_slide
 from restain.slides.writer import PyramidSettings, write_array
 
+from .hanging import in_time
+from .making import Write, picture, small_pyramid, tiff, tiff_with_subifds
+
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 
 MORE = int(os.environ.get("RESTAIN_FUZZ", "1"))
-IN_TIME = 60
 
 Edit = tuple[str, float, float, int]
 """What is done, where (a share of the file), how far (a share of it), and a byte."""
@@ -80,20 +78,6 @@ def changed(data: bytes, todo: list[Edit]) -> bytes:
     return bytes(made)
 
 
-@contextmanager
-def in_time() -> Iterator[None]:
-    def late(number: int, frame: FrameType | None) -> None:
-        raise TimeoutError(f"not done after {IN_TIME} s")
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(IN_TIME)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-
-
 def look(path: Path) -> str:
     """Open a slide and read of all it offers; "read", or what its error says."""
     with warnings.catch_warnings(), in_time():
@@ -126,37 +110,20 @@ def one_line(error: RestainError) -> str:
 # ---- slides and images ------------------------------------------------------------------------------------------
 
 
-def tiff(**options: Any) -> Callable[[Path, RGB8], None]:
-    return lambda path, image: tifffile.imwrite(path, image, photometric="rgb", **options)
-
-
 def aperio(path: Path, image: RGB8) -> None:
     text = "Aperio Image Library v11.2.1\r\n150x100 (64x64) JPEG/RGB|AppMag = 20|MPP = 0.5"
     tifffile.imwrite(path, image, photometric="rgb", tile=(64, 64), compression="jpeg", description=text, metadata=None)
 
 
-def ome(path: Path, image: RGB8) -> None:
-    with tifffile.TiffWriter(path, ome=True) as writer:
-        writer.write(image, photometric="rgb", tile=(64, 64), compression="deflate", subifds=1)
-        writer.write(image[::2, ::2].copy(), photometric="rgb", tile=(64, 64), compression="deflate", subfiletype=1)
-
-
-def picture(**options: Any) -> Callable[[Path, RGB8], None]:
-    return lambda path, image: Image.fromarray(image).save(path, **options)
-
-
-KINDS: dict[str, tuple[int, Callable[[Path, RGB8], None]]] = {
-    "pyramid.tif": (
-        60,
-        lambda path, image: write_array(path, image, settings=PyramidSettings(tile=64), mpp=(0.5, 0.5)),
-    ),
+KINDS: dict[str, tuple[int, Write]] = {
+    "pyramid.tif": (60, small_pyramid),
     "aperio.svs": (60, aperio),
     "lzw.tif": (60, tiff(tile=(64, 64), compression="lzw")),
     "webp.tif": (60, tiff(tile=(64, 64), compression="webp")),
     "jpeg2000.tif": (40, tiff(tile=(64, 64), compression="jpeg2000")),
     "strips.tif": (40, tiff(rowsperstrip=16, compression="lzw")),
     "16 bits.tif": (30, lambda path, image: tifffile.imwrite(path, image.astype(np.uint16) * 257, tile=(64, 64))),
-    "subifds.ome.tif": (60, ome),
+    "subifds.ome.tif": (60, tiff_with_subifds),
     "i.png": (40, picture()),
     "i.jpg": (40, picture()),
     "i.webp": (30, picture()),

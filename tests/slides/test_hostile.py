@@ -2,13 +2,9 @@
 
 import os
 import re
-import signal
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 import pytest
 import tifffile
@@ -16,13 +12,11 @@ import tifffile
 from restain.color.images import RGB8
 
 from ..forking import Forks
-from ..running import Run
+from ..running import Run, contents
+from .hanging import IN_TIME, in_time
 from .hostile import CASES, EITHER, RESULT, Case, fifo, slide
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX files and limits")
-
-IN_TIME = 60
-"""Seconds; every case takes a small part of that, and a hang takes all."""
 
 BOMBS = [name for name in CASES if re.search(r"claims|MB|1 bit|cycle|itself|device|pipe", name)]
 
@@ -30,26 +24,6 @@ BOMBS = [name for name in CASES if re.search(r"claims|MB|1 bit|cycle|itself|devi
 @pytest.fixture(scope="module")
 def image(tissue: RGB8) -> RGB8:
     return tissue[:150, :200].copy()
-
-
-@contextmanager
-def in_time() -> Iterator[None]:
-    """Raise where something hangs, also in a system call."""
-
-    def late(number: int, frame: FrameType | None) -> None:
-        raise TimeoutError(f"not done after {IN_TIME} s")
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(IN_TIME)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def check(case: Case, code: int | None, out: str, err: str, output: Path) -> None:

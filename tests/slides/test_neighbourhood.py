@@ -30,11 +30,10 @@ from restain.slides.pipeline import describe, normalize_slide, write_mapped
 from restain.slides.reader import open_slide
 from restain.slides.sample import estimate_slide, sample_mapped, sample_slide, sample_tiles
 from restain.slides.virtual import NormalizedSlide
-from restain.slides.writer import PyramidSettings, encode_tile, write_array, write_pyramid
+from restain.slides.writer import PyramidSettings, encode_tile, write_array
 
 from ..methods.blurring import Blur, BlurAppearance, Blurring
-
-SMALL = PyramidSettings(tile=64)
+from .making import SMALL, raw_tiles, write_with_holes
 
 
 @pytest.fixture(scope="module")
@@ -46,22 +45,9 @@ def blur() -> Blur:
 def holey(tissue: RGB8, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A slide of which only the two middle columns of tiles, and one tile more, were scanned."""
     path = tmp_path_factory.mktemp("holey") / "slide.tif"
-    tiles = (
-        encode_tile(tissue[y : y + 64, x : x + 64] if x in (192, 256) or (y, x) == (0, 0) else None, SMALL)
-        for y in range(0, 301, 64)
-        for x in range(0, 423, 64)
-    )
-    facts: dict[str, Any] = {"mpp": None, "icc_profile": None, "description": "", "software": "", "associated": {}}
-    write_pyramid(path, (423, 301), tiles, settings=SMALL, run=map, **facts)
+    missing = {(row, column) for row in range(5) for column in (0, 1, 2, 5, 6)} - {(0, 0)}
+    write_with_holes(path, tissue, missing)
     return path
-
-
-def raw_tiles(path: Path) -> Iterator[bytes]:
-    """The encoded tiles of level 0, in reading order, as they lie in the file."""
-    with tifffile.TiffFile(path) as tiff, path.open("rb") as stream:
-        for offset, count in zip(tiff.pages[0].dataoffsets, tiff.pages[0].databytecounts, strict=True):
-            stream.seek(offset)
-            yield stream.read(count)
 
 
 def encoded(image: RGB8, pyramid: PyramidSettings) -> list[bytes]:

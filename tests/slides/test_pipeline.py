@@ -2,7 +2,6 @@
 
 import json
 import warnings
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,16 +28,7 @@ from restain.slides.sample import sample_slide
 from restain.slides.writer import PyramidSettings, encode_tile, write_array, write_pyramid
 
 from ..methods.making import make
-
-SMALL = PyramidSettings(tile=64)
-
-
-def raw_tiles(path: Path) -> Iterator[bytes]:
-    """The encoded tiles of level 0, in reading order, as they lie in the file."""
-    with tifffile.TiffFile(path) as tiff, path.open("rb") as stream:
-        for offset, count in zip(tiff.pages[0].dataoffsets, tiff.pages[0].databytecounts, strict=True):
-            stream.seek(offset)
-            yield stream.read(count)
+from .making import BARE, SMALL, raw_tiles
 
 
 def level_zero(path: Path) -> RGB8:
@@ -72,7 +62,7 @@ def test_tiles_joined_are_the_whole_mapped(method: str, background: Any, pyramid
         for y in range(0, mapped.shape[0], 64)
         for x in range(0, mapped.shape[1], 64)
     ]
-    assert list(raw_tiles(tmp_path / "out.tif")) == wanted
+    assert raw_tiles(tmp_path / "out.tif") == wanted
 
 
 def test_the_size_of_tiles_does_not_show(pyramid: Path, fitted: Macenko, tmp_path: Path) -> None:
@@ -140,7 +130,7 @@ def test_plain_images_become_slides_too(tissue: RGB8, fitted: Macenko, tmp_path:
     Image.fromarray(tissue).save(tmp_path / "in.png")
     result = normalize_slide(tmp_path / "in.png", tmp_path / "out.tif", fitted)
     wanted = encode_tile(fitted.transform(tissue, result.appearance), PyramidSettings()).data
-    assert list(raw_tiles(tmp_path / "out.tif")) == [wanted]
+    assert raw_tiles(tmp_path / "out.tif") == [wanted]
 
 
 # ---- glass and padding ------------------------------------------------------------------------------------------
@@ -157,30 +147,6 @@ def test_glass_becomes_the_reference_s_glass(method: str, white: tuple[float, fl
     normalize_slide(tmp_path / "in.tif", tmp_path / "out.tif", normalizer, settings=PyramidSettings(64, 95))
     glass = level_zero(tmp_path / "out.tif")[..., :3][source.glass]
     np.testing.assert_allclose(glass.mean(axis=0), reference.image[reference.glass].mean(axis=0), atol=1.5)
-
-
-@pytest.fixture(scope="module")
-def holey(tissue: RGB8, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A slide whose first row of tiles, and one further tile, were never scanned."""
-    path = tmp_path_factory.mktemp("holey") / "slide.tif"
-    tiles = (
-        encode_tile(None if y == 0 or (y, x) == (128, 192) else tissue[y : y + 64, x : x + 64], SMALL)
-        for y in range(0, 301, 64)
-        for x in range(0, 423, 64)
-    )
-    write_pyramid(
-        path,
-        (423, 301),
-        tiles,
-        settings=SMALL,
-        mpp=None,
-        icc_profile=None,
-        description="",
-        software="",
-        associated={},
-        run=map,
-    )
-    return path
 
 
 @pytest.mark.parametrize("background", ["match", "keep", "white", "none"])
@@ -215,8 +181,7 @@ def test_transparent_pixels_are_padding(tissue: RGB8, fitted: Macenko, tmp_path:
 
 def test_a_slide_of_padding_alone_is_possible(fitted: Macenko, tmp_path: Path) -> None:
     path = tmp_path / "in.tif"
-    options: dict[str, Any] = {"settings": SMALL, "mpp": None, "icc_profile": None, "description": "", "software": ""}
-    write_pyramid(path, (64, 64), iter([encode_tile(None, SMALL)]), associated={}, run=map, **options)
+    write_pyramid(path, (64, 64), iter([encode_tile(None, SMALL)]), settings=SMALL, **BARE)
     with pytest.warns(EstimateWarning):
         result = normalize_slide(path, tmp_path / "out.tif", fitted)
     assert result.appearance.fallback

@@ -17,7 +17,9 @@ from restain.phantom import Phantom, Scanner, make_phantom
 from restain.slides.icc import srgb_profile
 from restain.slides.reader import Slide, open_slide
 from restain.slides.sample import find_tissue, sample_slide
-from restain.slides.writer import PyramidSettings, encode_tile, write_array, write_pyramid
+from restain.slides.writer import PyramidSettings, write_array
+
+from .making import write_with_holes
 
 SIDE = 64
 SHARP = PyramidSettings(tile=SIDE, quality=95)
@@ -227,26 +229,8 @@ def test_a_missing_slide(tmp_path: Path) -> None:
 
 def holey_pyramid(path: Path, image: RGB8, hole: NDArray[np.bool_]) -> None:
     """Tiles that the hole covers are missing."""
-
-    def part(array: NDArray[np.generic], y: int, x: int) -> NDArray[np.generic]:
-        return array[y : y + SIDE, x : x + SIDE]
-
-    height, width = image.shape[:2]
-    corners = [(y, x) for y in range(0, height, SIDE) for x in range(0, width, SIDE)]
-    tiles = (
-        encode_tile(None if part(hole, y, x).all() else image[y : y + SIDE, x : x + SIDE], SHARP) for y, x in corners
-    )
-    write_pyramid(
-        path,
-        (width, height),
-        tiles,
-        settings=SHARP,
-        mpp=None,
-        icc_profile=None,
-        description="",
-        software="",
-        associated={},
-        run=map,
+    write_with_holes(
+        path, image, {(row, column) for row, column in np.argwhere(by_tile(hole, SIDE) == 1)}, settings=SHARP
     )
 
 

@@ -2,7 +2,6 @@
 
 import json
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,28 +23,17 @@ from restain.slides.icc import srgb_profile
 from restain.slides.reader import open_slide
 from restain.slides.sample import sample_slide
 from restain.slides.separate import SeparationResult, SeparationSettings, separate_file, separate_files
-from restain.slides.writer import PyramidSettings, encode_tile, write_array, write_pyramid
+from restain.slides.writer import encode_tile, write_array
 
-SMALL = PyramidSettings(tile=64)
+from ..running import contents
+from .making import SMALL, raw_tiles, write_with_holes
+
 PAP = [[0.66, 0.70, 0.28], [0.95, 0.20, 0.25], [0.02, 0.35, 0.93]]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, hidden ones too."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def pixels(path: Path) -> np.ndarray:
     with Image.open(path) as image:
         return np.asarray(image)
-
-
-def raw_tiles(path: Path) -> Iterator[bytes]:
-    """The encoded tiles of level 0, in reading order, as they lie in the file."""
-    with tifffile.TiffFile(path) as tiff, path.open("rb") as stream:
-        for offset, count in zip(tiff.pages[0].dataoffsets, tiff.pages[0].databytecounts, strict=True):
-            stream.seek(offset)
-            yield stream.read(count)
 
 
 def description(path: Path, page: int = 0) -> dict[str, Any]:
@@ -219,11 +207,7 @@ def test_colours_keep_the_source_s_profile(tissue: RGB8, tmp_path: Path) -> None
 
 
 def test_padding_of_a_slide_stays_padding(tissue: RGB8, tmp_path: Path) -> None:
-    tiles = (encode_tile(None if index % 7 == 0 else tissue[:64, :64], SMALL) for index in range(35))
-    write_pyramid(
-        tmp_path / "in.tif", (423, 301), tiles, settings=SMALL, mpp=None, icc_profile=None, description="",
-        software="", associated={}, run=map,
-    )  # fmt: skip
+    write_with_holes(tmp_path / "in.tif", tissue, {(row, 0) for row in range(5)})
     result = separate_file(tmp_path / "in.tif", tmp_path / "out", SeparationSettings(pyramid=SMALL))
     for path in result.outputs.values():
         assert [index for index, data in enumerate(raw_tiles(path)) if not data] == list(range(0, 35, 7))

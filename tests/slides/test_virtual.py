@@ -32,9 +32,10 @@ from restain.slides.pipeline import normalize_slide
 from restain.slides.reader import Slide, open_slide
 from restain.slides.sample import sample_slide
 from restain.slides.virtual import NormalizedSlide
-from restain.slides.writer import PyramidSettings, encode_tile, write_array, write_pyramid
+from restain.slides.writer import encode_tile, write_array
 
-SMALL = PyramidSettings(tile=64)
+from .making import SMALL
+
 LAB = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
 """Any profile that is not sRGB."""
 
@@ -44,20 +45,6 @@ def even(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pyramid whose levels are exact halves: 512x384, 256x192, 128x96, …"""
     path = tmp_path_factory.mktemp("even") / "even.tif"
     write_array(path, make_phantom(384, 512, seed=5).image, settings=SMALL, mpp=(0.5, 0.5))
-    return path
-
-
-@pytest.fixture(scope="module")
-def holey(tissue: RGB8, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A slide whose first row of tiles, and one further tile, were never scanned."""
-    path = tmp_path_factory.mktemp("holey") / "slide.tif"
-    tiles = (
-        encode_tile(None if y == 0 or (y, x) == (128, 192) else tissue[y : y + 64, x : x + 64], SMALL)
-        for y in range(0, 301, 64)
-        for x in range(0, 423, 64)
-    )
-    facts: dict[str, Any] = {"mpp": None, "icc_profile": None, "description": "", "software": "", "associated": {}}
-    write_pyramid(path, (423, 301), tiles, settings=SMALL, run=map, **facts)
     return path
 
 

@@ -2,7 +2,6 @@
 
 import io
 import struct
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,7 +18,9 @@ from restain.color.images import RGB8
 from restain.errors import InputError
 from restain.slides.icc import srgb_profile
 from restain.slides.reader import open_slide
-from restain.slides.writer import EncodedTile, Map, PyramidSettings, encode_tile, write_array, write_pyramid
+from restain.slides.writer import PyramidSettings, write_array
+
+from .making import SATURATED_IMAGE, saturated_error, write_with_holes
 
 Ints = NDArray[np.int64]
 PILLOW_SUBSAMPLING = {"444": 0, "422": 1, "420": 2}
@@ -143,33 +144,13 @@ def test_smaller_levels_are_pages_that_say_so(tissue: RGB8, tmp_path: Path) -> N
 
 # ---- colours ----------------------------------------------------------------------------------------------------
 
-SATURATED = np.array(
-    [
-        [255, 0, 0],
-        [0, 255, 0],
-        [0, 0, 255],
-        [255, 255, 0],
-        [0, 255, 255],
-        [255, 0, 255],
-        [128, 0, 64],
-        [90, 40, 140],
-        [220, 120, 170],
-        [0, 0, 0],
-        [255, 255, 255],
-    ],
-    np.uint8,
-)
-
 
 @pytest.mark.parametrize("subsampling", ["444", "422", "420"])
 def test_saturated_colours_come_back(subsampling: str, tmp_path: Path) -> None:
     # A wrong photometric tag or a wrong colour space in the JPEG stream opens in every reader, in other colours.
-    image = np.kron(SATURATED[None], np.ones((64, 64, 1), np.uint8)).astype(np.uint8)
-    write_array(tmp_path / "slide.tif", image, settings=PyramidSettings(tile=64, subsampling=subsampling))
+    write_array(tmp_path / "slide.tif", SATURATED_IMAGE, settings=PyramidSettings(tile=64, subsampling=subsampling))
     for level in (by_openslide(tmp_path / "slide.tif")[0][..., :3], by_tifffile(tmp_path / "slide.tif")[0]):
-        inside = level.reshape(64, len(SATURATED), 64, 3)[:, :, 16:48]  # away from borders, where chroma is shared
-        error = np.abs(inside.astype(int) - SATURATED[None, :, None].astype(int))
-        assert error.max() <= 2
+        assert saturated_error(level).max() <= 2
 
 
 @pytest.mark.parametrize("quality", [50, 90, 100])
@@ -268,38 +249,13 @@ def test_description_and_software(tissue: RGB8, tmp_path: Path) -> None:
 
 # ---- missing tiles, further images, workers ---------------------------------------------------------------------
 
-OPTIONS = PyramidSettings(tile=64)
-
-
-def write(path: Path, image: RGB8, missing: set[tuple[int, int]], *, run: Map = map, **images: RGB8) -> None:
-    """Write `image` without the tiles (row, column) in `missing`."""
-
-    def tiles() -> Iterator[EncodedTile]:
-        for row in range(-(-image.shape[0] // 64)):
-            for column in range(-(-image.shape[1] // 64)):
-                part = image[64 * row : 64 * row + 64, 64 * column : 64 * column + 64]
-                yield encode_tile(None if (row, column) in missing else part, OPTIONS)
-
-    write_pyramid(
-        path,
-        (image.shape[1], image.shape[0]),
-        tiles(),
-        settings=OPTIONS,
-        mpp=None,
-        icc_profile=None,
-        description="",
-        software="test",
-        associated=images,
-        run=run,
-    )
-
 
 def test_missing_tiles_stay_missing(tissue: RGB8, tmp_path: Path) -> None:
     path = tmp_path / "slide.tif"
     image = tissue[:256, :256]
     # All four tiles under one tile of level 1, below four that are there, one tile apart, and the last.
     missing = {(2, 0), (2, 1), (3, 0), (3, 1), (0, 3), (3, 3)}
-    write(path, image, missing)
+    write_with_holes(path, image, missing)
     hole = np.zeros((256, 256), np.bool_)
     for row, column in missing:
         hole[64 * row : 64 * row + 64, 64 * column : 64 * column + 64] = True
@@ -321,7 +277,7 @@ def test_missing_tiles_stay_missing(tissue: RGB8, tmp_path: Path) -> None:
 
 
 def test_a_slide_of_missing_tiles_alone(tissue: RGB8, tmp_path: Path) -> None:
-    write(tmp_path / "slide.tif", tissue[:128, :128], {(row, column) for row in (0, 1) for column in (0, 1)})
+    write_with_holes(tmp_path / "slide.tif", tissue[:128, :128], {(row, column) for row in (0, 1) for column in (0, 1)})
     for level in by_openslide(tmp_path / "slide.tif"):
         assert (level[..., 3] == 0).all()
 
@@ -329,7 +285,7 @@ def test_a_slide_of_missing_tiles_alone(tissue: RGB8, tmp_path: Path) -> None:
 def test_further_images_are_pages_of_their_own_and_no_levels(tissue: RGB8, tmp_path: Path) -> None:
     path = tmp_path / "slide.tif"
     label, macro = tissue[:50, :70], tissue[100:200, :128]
-    write(path, tissue[:128, :256], set(), label=label, macro=macro)
+    write_with_holes(path, tissue[:128, :256], set(), associated={"label": label, "macro": macro})
     with tifffile.TiffFile(path) as tiff:
         assert [series.shape[:2] for series in tiff.series] == [(128, 256), (50, 70), (100, 128)]
         assert [level.shape[:2] for level in tiff.series[0].levels] == [(128, 256), (64, 128), (32, 64)]
@@ -341,10 +297,10 @@ def test_further_images_are_pages_of_their_own_and_no_levels(tissue: RGB8, tmp_p
 
 
 def test_the_bytes_do_not_depend_on_the_number_of_threads(tissue: RGB8, tmp_path: Path) -> None:
-    write(tmp_path / "serial.tif", tissue, {(1, 2)})
+    write_with_holes(tmp_path / "serial.tif", tissue, {(1, 2)})
     for workers in (1, 2, 5):
         with ThreadPoolExecutor(workers) as pool:
-            write(tmp_path / f"{workers}.tif", tissue, {(1, 2)}, run=pool.map)
+            write_with_holes(tmp_path / f"{workers}.tif", tissue, {(1, 2)}, run=pool.map)
         assert (tmp_path / f"{workers}.tif").read_bytes() == (tmp_path / "serial.tif").read_bytes()
 
 

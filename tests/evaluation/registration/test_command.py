@@ -1,52 +1,30 @@
 """`restain register`: what it writes, how it goes on, what it says about bad pairs and wrong requests."""
 
 import csv
+import functools
 import json
 import sys
-import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from restain import cli
 from restain.evaluation.datasets.pairs import Pair
 from restain.evaluation.registration import Registration, RegistrationSettings, register
 from restain.evaluation.registration.files import register_files
 
+from ...running import Run, contents
 from . import planting
 
 SHIFT = (3.0, -2.0)
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a command left behind."""
-
-    code: object
-    out: str
-    err: str
-
-
-Run = Callable[..., Outcome]
-
-
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
+def run(run: Run) -> Run:
     """`restain register ARGUMENTS…` in this process."""
-
-    def run(*arguments: object) -> Outcome:
-        with warnings.catch_warnings():
-            warnings.simplefilter("default")
-            with pytest.raises(SystemExit) as exit:
-                cli.main(["register", *map(str, arguments)])
-        captured = capsys.readouterr()
-        return Outcome(exit.value.code, captured.out, captured.err)
-
-    return run
+    return functools.partial(run, "register")
 
 
 @pytest.fixture(autouse=True)
@@ -60,10 +38,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(path)
     return tmp_path
-
-
-def contents(folder: str) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in Path(folder).rglob("*") if p.is_file()}
 
 
 def table(folder: str = "out") -> list[dict[str, str]]:
