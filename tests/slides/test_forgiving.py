@@ -1,5 +1,6 @@
 """Damaged tiles: told with their position, and, when asked, left out or filled without harm to the others."""
 
+import json
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from restain.slides.sample import sample_slide
 from restain.slides.separate import SeparationSettings, separate_file
 from restain.slides.writer import PyramidSettings
 
+from ..forking import Forks
 from ..running import Run
 
 SIDE = 64
@@ -312,6 +314,50 @@ def test_a_damaged_label_is_left_out(svs: Path, tmp_path: Path, fitted: Macenko)
     assert told[0].startswith("the label image was left out: ")
     with tifffile.TiffFile(tmp_path / "broken.skip.None.tif") as handle:
         assert [page.description for page in handle.pages if not page.is_tiled] == ["macro"]
+
+
+def huge_label(kind: str, svs: Path, tmp_path: Path, fitted: Macenko) -> Path:
+    """A slide of a few KB whose label claims 60,000 by 60,000 pixels: 14 GB as RGBA."""
+    if kind == "Aperio":
+        path = tmp_path / "bomb.svs"
+        path.write_bytes(svs.read_bytes())
+        with tifffile.TiffFile(path, mode="r+") as handle:
+            (label,) = (page for page in handle.pages if "label" in page.description)
+            for tag in ("ImageWidth", "ImageLength"):
+                label.tags[tag].overwrite(60_000)
+        return path
+    pytest.importorskip("zarr")
+    path = tmp_path / "bomb.ome.zarr"
+    normalize_slide(svs, path, fitted, settings=SETTINGS, associated="keep")
+    metadata = path / "associated" / "label" / "0" / "zarr.json"
+    claims = json.loads(metadata.read_text())
+    claims["shape"] = [3, 60_000, 60_000]
+    metadata.write_text(json.dumps(claims))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["Aperio", "OME-Zarr"])
+def test_a_label_that_claims_a_huge_size(kind: str, svs: Path, tmp_path: Path, fitted: Macenko, forks: Forks) -> None:
+    path = huge_label(kind, svs, tmp_path, fitted)
+    with open_slide(path) as slide:
+        assert set(slide.associated_images) >= {"label", "macro"}
+        with pytest.raises(SlideError, match=rf"the label image of {path.name} claims 60000x60000 pixels; .* leave it"):
+            slide.associated_images["label"]()
+        assert slide.associated_images["macro"]().shape == (60, 100, 3)
+    options = {"limits": {"more memory": 1 << 30}}  # to be sure that it was not even asked for
+    ended = forks.run("normalize", path, tmp_path / "out.tif", "--associated", "keep", **options)
+    assert ended.code == 2
+    assert ended.err.startswith(f"restain: the label image of {path.name} claims 60000x60000 pixels; ")
+    assert ended.err.count("\n") == 1
+    assert not (tmp_path / "out.tif").exists()
+    skipped = forks.run(
+        "normalize", path, tmp_path / "out.tif", "--associated", "keep", "--on-error", "skip", **options
+    )
+    assert skipped.code == 0, skipped.err
+    assert "the label image was left out: " in skipped.err
+    with tifffile.TiffFile(tmp_path / "out.tif") as handle:
+        assert [page.description for page in handle.pages if not page.is_tiled] == ["macro"]
+    assert forks.run("normalize", path, tmp_path / "dropped.tif", **options).code == 0
 
 
 # ---- the option -------------------------------------------------------------------------------------------------

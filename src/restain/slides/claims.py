@@ -20,6 +20,9 @@ MOST_PIXELS = 10**12
 LARGEST_TILE = 2**28
 """Pixels of one tile or strip, which is decoded as a whole: 800 MB as RGB."""
 
+LARGEST_ASSOCIATED = 2**26
+"""Pixels of a label, macro or thumbnail, which is read as a whole: 270 MB as RGBA. They have one to ten millions."""
+
 PIXELS_PER_BYTE = 1_000_000
 """A file holds at least a byte for so many pixels: a missing tile of 4096 by 4096 costs two numbers of 8 bytes."""
 
@@ -49,6 +52,15 @@ def check_tile(width: int, height: int) -> None:
         raise SlideError(
             f"it claims tiles or strips of {width}x{height} pixels; restain reads up to {LARGEST_TILE} pixels at a "
             "time, save it in smaller tiles"
+        )
+
+
+def check_associated(name: str, path: Path, width: int, height: int) -> None:
+    """Raise `SlideError` for a label, macro or thumbnail with more pixels than one can have."""
+    if width * height > LARGEST_ASSOCIATED:
+        raise SlideError(
+            f"the {name} image of {path.name} claims {width}x{height} pixels; restain reads up to "
+            f"{LARGEST_ASSOCIATED}, leave it out (--associated drop)"
         )
 
 

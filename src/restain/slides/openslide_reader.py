@@ -16,7 +16,7 @@ from PIL import ImageCms
 
 from restain.color.images import RGB8, as_rgb8
 from restain.errors import SlideError
-from restain.slides.claims import check_size, check_tile
+from restain.slides.claims import check_associated, check_size, check_tile
 from restain.slides.jpeg_tiles import JpegTiles, open_jpeg_tiles
 from restain.slides.reader import Mask, Slide, damaged, pieces
 
@@ -155,6 +155,8 @@ class OpenSlideSlide(Slide):
             self._tiles.close()
 
     def _associated(self, name: str) -> RGB8:
+        sides = (_number(self.properties.get(f"openslide.associated.{name}.{side}")) for side in ("width", "height"))
+        check_associated(name, self.path, *(int(side or 0) for side in sides))
         try:
             return as_rgb8(np.asarray(self._handle.associated_images[name]))
         except openslide.OpenSlideError:  # of this image, or of whatever was read before

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from restain.color.images import RGB8, as_rgb8, opaque
 from restain.errors import MissingExtraError, SlideError
-from restain.slides.claims import LARGEST_TILE, check_size
+from restain.slides.claims import LARGEST_TILE, check_associated, check_size
 from restain.slides.openslide_reader import written_objective_power
 from restain.slides.reader import Mask, Slide, damaged, pieces
 
@@ -143,8 +143,20 @@ class ZarrSlide(Slide):
 
     def _associated(self, group: Any, name: str) -> RGB8:
         try:
-            return np.ascontiguousarray(np.asarray(group[f"associated/{name}/0"][:]).transpose(1, 2, 0))
+            array = group[f"associated/{name}/0"]
+            channels, height, width = array.shape
+            chunk = (array.shards or array.chunks)[1:]
         except Exception as error:  # as in `_read`
+            raise SlideError(f"the {name} image of {self.path.name} is damaged: {error}") from None
+        check_associated(name, self.path, width, height)
+        check_associated(name, self.path, *reversed(chunk))  # which are decoded whole
+        if channels != 3 or array.dtype != np.uint8:
+            raise SlideError(
+                f"the {name} image of {self.path.name} has {channels} channels of {array.dtype}; wanted 3 of 8 bits"
+            )
+        try:
+            return np.ascontiguousarray(np.asarray(array[:]).transpose(1, 2, 0))
+        except Exception as error:
             raise SlideError(f"the {name} image of {self.path.name} is damaged: {error}") from None
 
 
