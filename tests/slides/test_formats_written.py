@@ -295,7 +295,9 @@ def test_dicom_says_what_a_whole_slide_must(tissue: RGB8, tmp_path: Path) -> Non
         assert data.ImagedVolumeDepth == 1  # micrometres
     lossless = tmp_path / "lossless.dcm"
     write_array(lossless, tissue, settings=settings_of("jpeg2000", 100), mpp=MPP)
-    assert pydicom.dcmread(lossless / "level-0.dcm").LossyImageCompression == "01"  # of the source, as far as is known
+    data = pydicom.dcmread(lossless / "level-0.dcm")
+    assert data.LossyImageCompression == "01"  # of the source, as far as is known, and then these two must be there
+    assert (data.LossyImageCompressionRatio, data.LossyImageCompressionMethod) == (1, "UNKNOWN")
 
 
 def test_dicom_claims_nothing_of_label_and_macro(svs: Path, tissue: RGB8, tmp_path: Path) -> None:
@@ -309,7 +311,8 @@ def test_dicom_claims_nothing_of_label_and_macro(svs: Path, tissue: RGB8, tmp_pa
     assert level.OpticalPathSequence[0].ICCProfile == b"of the reference"
     assert level.OpticalPathSequence[0].ObjectiveLensPower == 20
     for data in (label, macro):
-        assert "PixelMeasuresSequence" not in data.SharedFunctionalGroupsSequence[0]
+        (measures,) = data.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence  # must be there, and says nothing
+        assert len(measures) == 0
         assert not [keyword for keyword in data.dir("ImagedVolume") if keyword in data]
         assert "ObjectiveLensPower" not in data.OpticalPathSequence[0]
         assert data.OpticalPathSequence[0].ICCProfile[: len(srgb_profile())] == srgb_profile()

@@ -174,11 +174,11 @@ class _Series:
         data.HighBit = 7
         data.PixelRepresentation = 0
         # Once lossy, always lossy (PS3.3 C.7.6.1.1.5), and nearly all scanners' own files are: so it is said however
-        # this file is compressed. The source's ratio and method are not known.
+        # this file is compressed. Ratio and method must then be there; those of the source are not known, and 1 is the
+        # least that a ratio can be.
         data.LossyImageCompression = "01"
-        if self._codec in LOSSY:
-            data.LossyImageCompressionRatio = RATIO
-            data.LossyImageCompressionMethod = LOSSY[self._codec]
+        data.LossyImageCompressionRatio = RATIO if self._codec in LOSSY else "1"
+        data.LossyImageCompressionMethod = LOSSY.get(self._codec, "UNKNOWN")
 
     def _describe_matrix(self, data: Any, size: tuple[int, int], kind: list[str], scale: int) -> None:
         """Where the frames lie: the pixel matrix, and the plane of the slide that it covers, in millimetres."""
@@ -187,6 +187,7 @@ class _Series:
             "WholeSlideMicroscopyImageFrameTypeSequence": [_item(FrameType=kind)],
             "OpticalPathIdentificationSequence": [_item(OpticalPathIdentifier="1")],
         }
+        groups["PixelMeasuresSequence"] = [_item()]  # must be there, if empty
         if of_tissue:  # how large what other cameras saw is, is not known
             # Exactly the level's scale: a last odd row or column of the level above was left out, not squeezed in.
             step_x, step_y = (step * scale / 1000 for step in self._mpp)
