@@ -1,6 +1,7 @@
 """Damaged tiles: told with their position, and, when asked, left out or filled without harm to the others."""
 
 import json
+import shutil
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,10 +22,11 @@ from restain.slides.pipeline import normalize_slide
 from restain.slides.reader import OnError, Slide, open_slide, pieces
 from restain.slides.sample import sample_slide
 from restain.slides.separate import SeparationSettings, separate_file
-from restain.slides.writer import PyramidSettings
+from restain.slides.writer import PyramidSettings, write_array
 
 from ..forking import Forks
 from ..running import Run
+from .shards import overwrite
 
 SIDE = 64
 SETTINGS = PyramidSettings(tile=SIDE)
@@ -263,31 +265,62 @@ def test_a_slide_of_which_nothing_is_left_is_an_error(on_error: OnError, image: 
     assert [found.name for found in tmp_path.iterdir()] == ["broken.tif"]
 
 
-@pytest.mark.parametrize("name", ["OME-Zarr", "OME-TIFF"])
-def test_other_formats(name: str, image: RGB8, tmp_path: Path, fitted: Macenko) -> None:
-    if name == "OME-Zarr":
-        pytest.importorskip("zarr")
-    suffix = ".ome.zarr" if name == "OME-Zarr" else ".ome.tif"
-    source = write(tmp_path / "source.tif", image, compression="lzw")
-    path = tmp_path / f"slide{suffix}"
-    settings = PyramidSettings(tile=SIDE, compression="zstd" if name == "OME-Zarr" else "webp")
-    normalize_slide(source, path, fitted, settings=settings)
-    with open_slide(path) as slide:
-        wanted, _ = slide.read_region((0, 0), 0, slide.dimensions)
-    if name == "OME-Zarr":
+FORMATS = [
+    ("slide.ome.zarr", "zstd"), ("slide.ome.zarr", "deflate"),
+    ("slide.ome.tif", "jpeg"), ("slide.ome.tif", "jpeg2000"), ("slide.ome.tif", "webp"), ("slide.ome.tif", "deflate"),
+    ("slide.ome.tif", "zstd"), ("slide.ome.tif", "jpegxl"),
+    ("slide.tif", "jpeg"), ("slide.tif", "jpeg2000"), ("slide.tif", "deflate"), ("slide.tif", "zstd"),
+    ("slide.dcm", "jpeg"), ("slide.dcm", "jpeg2000"),
+]  # fmt: skip
+
+
+def written(path: Path, compression: str, image: RGB8) -> Path:
+    """A slide in one of restain's own formats, its tiles `BAD` overwritten but for their first 16 bytes."""
+    pytest.importorskip("zarr" if path.suffix == ".zarr" else "pydicom" if path.suffix == ".dcm" else "tifffile")
+    write_array(path, image, settings=PyramidSettings(tile=SIDE, compression=compression), mpp=(0.5, 0.5))
+    whole = path.with_name("whole")
+    whole.mkdir()
+    (shutil.copytree if path.is_dir() else shutil.copy)(path, whole / path.name)
+    if path.suffix == ".zarr":
         for row, column in BAD:
-            (chunk,) = [
-                found
-                for found in path.rglob("*")
-                if found.is_file()
-                and found.parts[-3:] in ((str(0), str(row), str(column)), (str(row), str(column), "0"))
-                and "0" in found.relative_to(path).parts[0]
-            ]
-            data = chunk.read_bytes()
-            chunk.write_bytes(data[:16] + bytes(len(data) - 16))
+            overwrite(path / "0", row, column)
+    elif path.suffix == ".dcm":
+        damage_frames(path / "level-0.dcm", [row * 7 + column for row, column in BAD])
     else:
         damage(path, BAD)
-    bad = of_damage(image)
+    return whole / path.name
+
+
+def damage_frames(path: Path, numbers: list[int]) -> None:
+    """As `damage`, of the frames of a DICOM instance, by the table of their offsets."""
+    from pydicom import dcmread
+
+    data = dcmread(path, defer_size=1024)
+    offsets = np.frombuffer(data.ExtendedOffsetTable, "<u8")
+    lengths = np.frombuffer(data.ExtendedOffsetTableLengths, "<u8")
+    content = bytearray(path.read_bytes())
+    first = content.rindex(b"\xe0\x7f\x10\x00OB\x00\x00\xff\xff\xff\xff") + 12 + 8  # behind the empty basic table
+    for number in numbers:
+        begin = first + int(offsets[number]) + 8
+        content[begin + 16 : begin + int(lengths[number])] = bytes(int(lengths[number]) - 16)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(("name", "compression"), FORMATS)
+def test_other_formats(name: str, compression: str, image: RGB8, tmp_path: Path, fitted: Macenko) -> None:
+    path, bad = tmp_path / name, of_damage(image)
+    whole = written(path, compression, image)
+    with open_slide(whole) as slide:
+        wanted, none = slide.read_region((0, 0), 0, slide.dimensions)
+        assert none is None
+        appearance = fitted.estimate(sample_slide(slide))
+    shown = path.name if path.suffix != ".dcm" else "level-0.dcm"
+    for x, y in PLACES:
+        with open_slide(path) as slide:
+            with pytest.raises(SlideError, match=rf"^{shown} is damaged in the tile at \({x}, {y}\) ") as caught:
+                slide.read_region((x + 1, y + 1), 0, (8, 8))
+            assert "\n" not in str(caught.value)
+            np.testing.assert_array_equal(slide.read_region((64, 0), 0, (64, 64))[0], wanted[:64, 64:128])
     with open_slide(path, on_error="skip") as slide:
         pixels, known = slide.read_region((0, 0), 0, slide.dimensions)
         assert isinstance(slide, ForgivingSlide)
@@ -296,6 +329,21 @@ def test_other_formats(name: str, image: RGB8, tmp_path: Path, fitted: Macenko) 
     np.testing.assert_array_equal(known, ~bad)
     np.testing.assert_array_equal(pixels[~bad], wanted[~bad])
     assert (pixels[bad] == 255).all()
+    # From file to file.
+    lossless = PyramidSettings(tile=SIDE, compression="none")
+    with pytest.raises(SlideError, match=rf"{shown} is damaged in the tile at"):
+        normalize_slide(path, tmp_path / "out.tif", fitted, appearance=appearance, settings=lossless)
+    assert not (tmp_path / "out.tif").exists()
+    expected = fitted.color_map(appearance, lazy=True)(wanted)
+    for on_error in ("skip", "fill"):
+        made, counts, told = normalized(path, on_error, appearance=appearance, settings=lossless)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(made[~bad], expected[~bad])
+        assert "3 of level 0 at (128, 64), (0, 192), (384, 256)" in told[-1]
+        missing = [divmod(number, 7) for number, count in enumerate(counts) if not count]
+        assert missing == (BAD if on_error == "skip" else [])
+    reference = fitted.reference_
+    assert reference is not None
+    assert np.abs(made[bad].astype(float) - reference.white_point).max() <= 1.5
 
 
 def test_a_damaged_label_is_left_out(svs: Path, tmp_path: Path, fitted: Macenko) -> None:

@@ -408,8 +408,8 @@ def test_the_checksum_of_a_folder_is_of_what_is_in_it(cohort: Path) -> None:
     slide = cohort / "a.ome.zarr"
     before = checksum(slide)
     assert checksum(cohort / "b.zarr") == before  # the same slide under another name
-    chunk = slide / "0" / "c" / "0" / "1" / "1"
-    chunk.write_bytes(chunk.read_bytes()[:-1])
+    shard = slide / "0" / "c" / "0" / "0" / "0"
+    shard.write_bytes(shard.read_bytes()[:-1])
     assert checksum(slide) != before
 
 

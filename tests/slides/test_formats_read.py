@@ -17,6 +17,8 @@ from restain.slides.pipeline import normalize_slide
 from restain.slides.reader import open_slide
 from restain.slides.writer import write_array
 
+from .shards import overwrite
+
 SMALL = PyramidSettings(tile=64)
 APERIO = "Aperio Image Library v12.0.0\r\n423x301 (64x64) J2K/{} Q=70|AppMag = 40|MPP = 0.25"
 
@@ -333,8 +335,7 @@ def test_what_is_no_slide_is_told_in_one_line(make: Callable[[Path, RGB8], None]
 
 def test_a_damaged_chunk_is_told_with_its_place(tissue: RGB8, tmp_path: Path) -> None:
     write_array(tmp_path / "s.ome.zarr", tissue, settings=SMALL)
-    chunk = tmp_path / "s.ome.zarr" / "0" / "c" / "0" / "1" / "2"
-    chunk.write_bytes(b"nothing of the kind")
+    overwrite(tmp_path / "s.ome.zarr" / "0", 1, 2, kept=0)
     pytest.importorskip("zarr")
     with open_slide(tmp_path / "s.ome.zarr") as slide:
         with pytest.raises(SlideError, match=r"s\.ome\.zarr is damaged in the tile at \(128, 64\)"):

@@ -6,7 +6,7 @@ Specification: https://ngff.openmicroscopy.org.
 import base64
 import binascii
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,11 @@ from restain.color.images import RGB8, as_rgb8, opaque
 from restain.errors import MissingExtraError, SlideError
 from restain.slides.claims import LARGEST_TILE, check_associated, check_size
 from restain.slides.openslide_reader import written_objective_power
-from restain.slides.reader import Mask, Slide, damaged, pieces
+from restain.slides.reader import Mask, Piece, Slide, damaged, pieces
+from restain.slides.zarr_chunks import Chunks
+
+LARGEST_INDEX = 2**20
+"""Chunks in one shard: its index, 16 bytes a chunk, is read again and again."""
 
 _MICROMETRES = {
     "angstrom": 1e-4, "nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3, "centimeter": 1e4, "meter": 1e6,
@@ -68,8 +72,7 @@ class ZarrSlide(Slide):
         self.level_dimensions = tuple((array.shape[x], array.shape[y]) for array in self._arrays)
         width, height = self.level_dimensions[0]
         self.level_downsamples = tuple((width / w + height / h) / 2 for w, h in self.level_dimensions)
-        # Chunks in shards are read one by one, but only a shard is there or not.
-        self._chunks = [array.shards or array.chunks for array in self._arrays]
+        self._chunks = [Chunks(path / array.path, array, self._axes) for array in self._arrays]
         self.tile_sizes = tuple((array.chunks[x], array.chunks[y]) for array in self._arrays)
         self.properties = {"ome-zarr.name": _text(image.get("name")), "ome-zarr.version": version}
         ours = attributes.get("restain")
@@ -87,6 +90,9 @@ class ZarrSlide(Slide):
         x1, y1 = (min(a + b, c) for a, b, c in zip((left, top), size, self.level_dimensions[level], strict=True))
         if x1 > x0 and y1 > y0:
             inside = slice(y0 - top, y1 - top), slice(x0 - left, x1 - left)
+            if self._chunks[level].decodable:
+                self._decode(level, x0, y0, out[inside], known[inside])
+                return out, None if known.all() else known
             there = self._there(level, x0, y0, x1, y1)
             if there.any():
                 pixels = self._read(level, x0, y0, x1, y1, location, size)
@@ -95,6 +101,33 @@ class ZarrSlide(Slide):
                 out[inside][~there] = 255
                 known[inside] = there if seen is None else there & seen
         return out, None if known.all() else known
+
+    def _decode(self, level: int, x0: int, y0: int, out: RGB8, known: Mask) -> None:
+        """Put the chunks that touch a rectangle into it, where they are stored; (x0, y0) is its corner in the level."""
+        for row, column, rows, columns in self._touching(level, x0, y0, x0 + out.shape[1], y0 + out.shape[0]):
+            wide, tall = self.tile_sizes[level] or (1, 1)
+            try:
+                pixels = self._chunks[level].read(row, column)
+            except Exception as error:  # codecs raise many types; each means that a chunk is damaged
+                scale = self.level_downsamples[level]
+                place = round(column * wide * scale), round(row * tall * scale)
+                raise SlideError(damaged(self.path.name, Piece(place, (wide, tall), place), level, error)) from None
+            if pixels is None:
+                continue
+            top, left = y0 + rows.start - row * tall, x0 + columns.start - column * wide
+            part = pixels[:, top : top + rows.stop - rows.start, left : left + columns.stop - columns.start]
+            for channel in range(3):
+                out[rows, columns, channel] = part[channel]
+            known[rows, columns] = True
+
+    def _touching(self, level: int, x0: int, y0: int, x1: int, y1: int) -> Iterator[tuple[int, int, slice, slice]]:
+        """The chunks that touch a rectangle, by row and column, and where in the rectangle they lie."""
+        wide, tall = self.tile_sizes[level] or (1, 1)
+        for row in range(y0 // tall, -(-y1 // tall)):
+            for column in range(x0 // wide, -(-x1 // wide)):
+                rows = slice(max(row * tall - y0, 0), min((row + 1) * tall, y1) - y0)
+                columns = slice(max(column * wide - x0, 0), min((column + 1) * wide, x1) - x0)
+                yield row, column, rows, columns
 
     def _read(
         self, level: int, x0: int, y0: int, x1: int, y1: int, location: tuple[int, int], size: tuple[int, int]
@@ -112,18 +145,9 @@ class ZarrSlide(Slide):
 
     def _there(self, level: int, x0: int, y0: int, x1: int, y1: int) -> Mask:
         """Where a rectangle, in pixels of the level, is covered by chunks that are stored."""
-        array, chunks = self._arrays[level], self._chunks[level]
-        y, x = self._axes.index("y"), self._axes.index("x")
-        tall, wide = chunks[y], chunks[x]
         there = np.zeros((y1 - y0, x1 - x0), np.bool_)
-        folder = self.path / array.path
-        for row in range(y0 // tall, -(-y1 // tall)):
-            for column in range(x0 // wide, -(-x1 // wide)):
-                place = {"y": row, "x": column}
-                key = array.metadata.encode_chunk_key(tuple(place.get(axis, 0) for axis in self._axes))
-                rows = slice(max(row * tall - y0, 0), (row + 1) * tall - y0)
-                columns = slice(max(column * wide - x0, 0), (column + 1) * wide - x0)
-                there[rows, columns] = (folder / key).exists()
+        for row, column, rows, columns in self._touching(level, x0, y0, x1, y1):
+            there[rows, columns] = self._chunks[level].has(row, column)
         return there
 
     def _read_ours(self, group: Any, ours: Mapping[str, Any]) -> None:
@@ -190,8 +214,12 @@ def _check(path: Path, array: Any, axes: list[str]) -> None:
     if min(sizes["x"], sizes["y"]) < 1:
         raise SlideError(f"{path} has {sizes['x']}x{sizes['y']} pixels")
     check_size(path, sizes["x"], sizes["y"], one_file=False)
-    if math.prod(array.shards or array.chunks) > 3 * LARGEST_TILE:
-        raise SlideError(f"{path} claims chunks of {array.shards or array.chunks}; save it in smaller chunks")
+    if math.prod(array.chunks) > 3 * LARGEST_TILE:
+        raise SlideError(f"{path} claims chunks of {array.chunks}; save it in smaller chunks")
+    if array.shards is not None and math.prod(array.shards) > LARGEST_INDEX * math.prod(array.chunks):
+        raise SlideError(
+            f"{path} claims shards of {array.shards} for chunks of {array.chunks}; save it in smaller shards"
+        )
 
 
 def _resolution(image: Mapping[str, Any], axes: list[str]) -> tuple[float | None, float | None]:

@@ -1,4 +1,4 @@
-"""OME-Zarr 0.5 (Zarr version 3): one array (c, y, x) a level, one chunk a tile, each a file of its own.
+"""OME-Zarr 0.5 (Zarr version 3): one array (c, y, x) a level, one chunk a tile, many chunks a file (`zarr_shards`).
 
 Metadata are a few lines of JSON and chunks arrive encoded, so nothing but the standard library is needed.
 
@@ -16,6 +16,7 @@ import numpy as np
 from restain.color.images import RGB8
 from restain.slides.codecs import PyramidSettings, compress
 from restain.slides.formats import Travelling
+from restain.slides.zarr_shards import shard_shape, sharding, write_shards
 
 CODECS: dict[str, list[dict[str, Any]]] = {
     "zstd": [{"name": "bytes"}, {"name": "zstd", "configuration": {"level": 3, "checksum": False}}],
@@ -34,11 +35,10 @@ def write_zarr(
     side = settings.tile
     count = 0
     for level, (width, height, tiles) in enumerate(levels):
-        _array(folder / str(level), (height, width), (side, side), settings.codec)
-        across = -(-width // side)
-        for index, data in enumerate(tiles):
-            if data:
-                _chunk(folder / str(level), index // across, index % across, data)
+        rows, columns = -(-height // side), -(-width // side)
+        shape = shard_shape((rows, columns), side)
+        _array(folder / str(level), (height, width), (side, side), settings.codec, shape)
+        write_shards(folder / str(level) / "c" / "0", columns, shape, tiles)
         count += 1
     facts: dict[str, Any] = {"software": travelling.software, "description": travelling.description}
     if travelling.icc_profile is not None:  # OME-Zarr has no place for it
@@ -58,7 +58,9 @@ def _associated(folder: Path, name: str, pixels: RGB8, settings: PyramidSettings
     """An image of its own, of one level and one chunk."""
     height, width = pixels.shape[:2]
     _array(folder / "0", (height, width), (height, width), settings.codec)
-    _chunk(folder / "0", 0, 0, compress(np.ascontiguousarray(pixels), settings))
+    chunk = folder / "0" / "c" / "0" / "0" / "0"
+    chunk.parent.mkdir(parents=True)
+    chunk.write_bytes(compress(np.ascontiguousarray(pixels), settings))
     _group(folder, name, 1, None, {})
 
 
@@ -89,8 +91,16 @@ def _group(folder: Path, name: str, levels: int, mpp: tuple[float, float] | None
     _write(folder, {"zarr_format": 3, "node_type": "group", "attributes": {"ome": ome, **more}})
 
 
-def _array(folder: Path, size: tuple[int, int], chunk: tuple[int, int], codec: str) -> None:
-    """The metadata of an array of (height, width) in chunks of (height, width), all channels in each."""
+def _array(
+    folder: Path, size: tuple[int, int], chunk: tuple[int, int], codec: str, shard: tuple[int, int] | None = None
+) -> None:
+    """The metadata of an array of (height, width) in chunks of (height, width), all channels in each.
+
+    With `shard`, so many (rows, columns) of chunks are in one file.
+    """
+    codecs, file = CODECS[codec], chunk
+    if shard is not None:
+        codecs, file = [sharding((3, *chunk), codecs)], (shard[0] * chunk[0], shard[1] * chunk[1])
     _write(
         folder,
         {
@@ -98,21 +108,14 @@ def _array(folder: Path, size: tuple[int, int], chunk: tuple[int, int], codec: s
             "node_type": "array",
             "shape": [3, *size],
             "data_type": "uint8",
-            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [3, *chunk]}},
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [3, *file]}},
             "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
             "fill_value": 255,
-            "codecs": CODECS[codec],
+            "codecs": codecs,
             "dimension_names": ["c", "y", "x"],
             "attributes": {},
         },
     )
-
-
-def _chunk(folder: Path, row: int, column: int, data: bytes) -> None:
-    path = folder / "c" / "0" / str(row) / str(column)
-    if not path.parent.is_dir():
-        path.parent.mkdir(parents=True)
-    path.write_bytes(data)
 
 
 def _write(folder: Path, metadata: dict[str, Any]) -> None:
