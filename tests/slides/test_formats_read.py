@@ -415,4 +415,5 @@ def test_real_slides_go_through_every_format(
         assert after.mpp == pytest.approx(before.mpp)
         assert after.level_dimensions == same.level_dimensions
         one, other = (s.read_region((500, 300), 0, (400, 300))[0].astype(int) for s in (after, same))
-        assert np.abs(one - other).mean() < (3 if name.endswith("zarr") else 1e-9)  # zstd loses nothing, JPEG a little
+        # DICOM holds the same JPEG; zstd loses nothing, and JPEG of RGB, as in OME-TIFF, loses something else.
+        assert np.abs(one - other).mean() < (1e-9 if name.endswith("dcm") else 3)

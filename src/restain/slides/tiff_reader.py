@@ -10,7 +10,7 @@ import tifffile
 
 from restain.color.images import RGB8, as_rgb8, opaque
 from restain.errors import SlideError
-from restain.slides.claims import check_page, encoded_size, is_tiff, jpeg_is_whole
+from restain.slides.claims import check_page, check_tile, encoded_size, is_tiff, jpeg_is_whole
 from restain.slides.jpeg_tiles import decode_strictly, jpeg_header
 from restain.slides.openslide_reader import written_objective_power
 from restain.slides.reader import Mask, Piece, Slide, damaged
@@ -71,6 +71,7 @@ class TiffSlide(Slide):
             _check(page)
             check_page(path, page)
             _check_chunks(page)
+            check_tile(page.chunks[1], page.chunks[0])
         images = 1 if handle.series[0].is_pyramidal else len(handle.series)
         images = max(images, len(handle.series[0].levels[0].pages))
         if images > 1:
