@@ -1,5 +1,6 @@
 """Saved histograms: nothing is lost, and whatever is not one of them is a `FormatError`, never another error."""
 
+import functools
 import json
 import struct
 from dataclasses import replace
@@ -15,6 +16,8 @@ from restain.color.histogram import ColorHistogram
 from restain.errors import FormatError, OutputError
 from restain.methods.reinhard import Reinhard
 from restain.phantom import Phantom
+
+from .. import saved_files
 
 bounded = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -72,23 +75,11 @@ def test_files_are_replaced_unless_forbidden(saved: Path) -> None:
 # ---- damaged ----------------------------------------------------------------------------------------------------
 
 
-def load_or_format_error(path: Path) -> ColorHistogram | None:
-    """None for a `FormatError`; anything else that is raised fails the test."""
-    try:
-        return ColorHistogram.load(path)
-    except FormatError as error:
-        message = str(error)
-    assert str(path) in message
-    return None
+load_or_format_error = functools.partial(saved_files.load_or_format_error, load=ColorHistogram.load)
 
 
-def test_truncated_files_are_format_errors(saved: Path, tmp_path: Path) -> None:
-    whole = saved.read_bytes()
-    cut = tmp_path / "cut.safetensors"
-    lengths = {*range(0, 64), *range(64, len(whole), max(1, len(whole) // 150)), len(whole) - 1}
-    for length in sorted(lengths):
-        cut.write_bytes(whole[:length])
-        assert load_or_format_error(cut) is None, f"{length} of {len(whole)} bytes were taken for a whole file"
+def test_truncated_files_are_format_errors(saved: Path) -> None:
+    saved_files.assert_no_part_is_taken_for_the_whole(saved, 150, ColorHistogram.load)
 
 
 def test_files_with_bytes_after_the_end_are_format_errors(saved: Path) -> None:
@@ -100,9 +91,7 @@ def test_files_with_bytes_after_the_end_are_format_errors(saved: Path) -> None:
 @given(place=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
 def test_a_flipped_byte_is_a_format_error_or_a_valid_histogram(saved: Path, place: float, flip: int) -> None:
     sample().save(saved)
-    damaged = bytearray(saved.read_bytes())
-    damaged[int(place * len(damaged))] ^= flip
-    saved.write_bytes(damaged)
+    saved.write_bytes(saved_files.flipped(saved.read_bytes(), place, flip))
     histogram = load_or_format_error(saved)
     if histogram is not None:  # the flip hit a count, a colour or a fact: what is there must still make sense
         assert (np.diff(histogram.codes.astype(np.int64)) > 0).all()

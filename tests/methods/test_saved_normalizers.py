@@ -1,7 +1,5 @@
 """Saved normalizers: whatever is wrong with a file is a `FormatError` when it is loaded, not a surprise later."""
 
-import json
-import struct
 import warnings
 from pathlib import Path
 
@@ -9,13 +7,20 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from safetensors import safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from restain import METHODS, ColorHistogram, load
 from restain.errors import FormatError, OutputError, RestainError
 from restain.phantom import Phantom
 
+from ..saved_files import (
+    assert_no_part_is_taken_for_the_whole,
+    facts_of,
+    flipped,
+    load_or_format_error,
+    load_with_flips_in_the_header,
+    rewrite,
+)
 from .making import make
 
 pytestmark = pytest.mark.parametrize("name", METHODS)
@@ -29,46 +34,17 @@ def saved(name: str, reference: Phantom, tmp_path: Path) -> Path:
     return path
 
 
-def facts_of(path: Path) -> dict:
-    with safe_open(path, framework="np") as stream:
-        return json.loads(stream.metadata()["restain"])
-
-
-def rewrite(path: Path, facts: dict, arrays: dict[str, np.ndarray] | None = None) -> None:
-    """The same file with other facts or arrays."""
-    arrays = load_file(path) if arrays is None else arrays
-    save_file(arrays, path, metadata={"restain": json.dumps(facts)})
-
-
-def load_or_format_error(path: Path):
-    try:
-        return load(path)
-    except FormatError as error:
-        message = str(error)
-    assert str(path) in message
-    return None
-
-
 def test_rewriting_alone_does_no_harm(name: str, saved: Path, reference: Phantom) -> None:
     rewrite(saved, facts_of(saved))
     assert load(saved) == make(name).fit(reference.image)
 
 
 def test_truncated_files(name: str, saved: Path) -> None:
-    whole = saved.read_bytes()
-    for length in sorted({*range(0, 32), *range(32, len(whole), max(1, len(whole) // 60)), len(whole) - 1}):
-        saved.write_bytes(whole[:length])
-        assert load_or_format_error(saved) is None, f"{length} of {len(whole)} bytes were taken for a whole file"
+    assert_no_part_is_taken_for_the_whole(saved, 60)
 
 
 def test_flipped_bytes_of_the_header(name: str, saved: Path) -> None:
-    whole = saved.read_bytes()
-    end = 8 + struct.unpack("<Q", whole[:8])[0]
-    for place in range(0, end, 3):
-        damaged = bytearray(whole)
-        damaged[place] ^= 0x11
-        saved.write_bytes(damaged)
-        load_or_format_error(saved)
+    load_with_flips_in_the_header(saved, 3)
 
 
 @bounded
@@ -77,9 +53,7 @@ def test_a_flipped_byte_is_a_format_error_or_does_not_crash(
     name: str, saved: Path, reference: Phantom, place: float, flip: int
 ) -> None:
     make(name).fit(reference.image).save(saved)
-    damaged = bytearray(saved.read_bytes())
-    damaged[int(place * len(damaged))] ^= flip
-    saved.write_bytes(damaged)
+    saved.write_bytes(flipped(saved.read_bytes(), place, flip))
     normalizer = load_or_format_error(saved)
     if normalizer is not None:  # a number was hit: a picture comes out, or an error that says so
         with warnings.catch_warnings():

@@ -4,8 +4,9 @@ Nothing here is frozen, detached by an optimizer, or asked of the system: what a
 gradients are taken.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -79,3 +80,18 @@ def same(one: Sequence[Tensor | None], other: Sequence[Tensor | None]) -> bool:
         (a is None and b is None) or (a is not None and b is not None and torch.equal(a, b))
         for a, b in zip(one, other, strict=True)
     )
+
+
+def assert_losses(found: Mapping[str, Tensor], wanted: Mapping[str, float], *, rel: float) -> None:
+    """That an update returned the losses that were written out, and holds on to no graph."""
+    for name, loss in wanted.items():
+        assert found[name].item() == pytest.approx(loss, rel=rel), name
+    assert not any(loss.requires_grad for loss in found.values())
+
+
+def assert_learned(found: nn.Module, wanted: nn.Module, start: nn.Module, *, rate: float, atol: float) -> None:
+    """That a network is what the steps by hand made of it, running statistics too, and moved by more than `rate`."""
+    values, first = found.state_dict(), start.state_dict()
+    for key, value in wanted.state_dict().items():
+        torch.testing.assert_close(values[key], value, rtol=0, atol=atol, msg=lambda text, key=key: f"{key}: {text}")
+    assert max(float((values[key] - first[key]).abs().max()) for key in values) > rate

@@ -47,6 +47,16 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 """Settings by the system's name."""
 
+STATISTICS = {
+    "staingan": "slide",
+    "stst": "slide",
+    "stainnet": "none",
+    "chen": "training",
+    "dstgan": "none",
+    "nst": "training",
+}
+"""Whose statistics the norm layers have on a slide; StainNet's student has no norms."""
+
 WHITE = (236.0, 231.0, 228.0)
 """The target's glass."""
 
@@ -76,6 +86,20 @@ def enliven(network: nn.Module, seed: int = 0) -> None:
                 module.bias.normal_(0, 0.3, generator=generator)
                 module.running_mean.normal_(0, 0.3, generator=generator)
                 module.running_var.uniform_(0.5, 2, generator=generator)
+
+
+def lively(name: str, **config: Any) -> Any:
+    """A system in float64, with weights so large that every part of the loss matters, ready to be updated.
+
+    A network that judges another's pictures by a task keeps its weights.
+    """
+    system = make(name, **config)
+    for seed, (part, network) in enumerate(system.networks().items()):
+        if part != "task":
+            enliven(network, seed)
+        network.double().train()
+    system.optimizers = system.make_optimizers()
+    return system
 
 
 def batch(system: System, seed: int = 0, dtype: torch.dtype = torch.float64) -> dict[str, torch.Tensor]:

@@ -29,6 +29,7 @@ from restain.training.loop import train  # noqa: E402
 from restain.training.settings import make_recipe  # noqa: E402
 
 from ..training.small import assert_same_run, lines_of, state_of  # noqa: E402
+from . import small  # noqa: E402
 from .reference import Adam, Watch, same, weights_of  # noqa: E402
 from .small import CONFIGS, batch, enliven, make  # noqa: E402
 
@@ -37,12 +38,7 @@ ALL = {"task": "resnet50", "task_width": 4, "task_epochs": 1, "stage1_epochs": 1
 
 
 def lively(**config: Any) -> Chen:
-    system = make("chen", **config)
-    for seed, (name, network) in enumerate(system.networks().items()):
-        if name != "task":
-            enliven(network, seed)
-        network.double().train()
-    system.optimizers = system.make_optimizers()
+    system = small.lively("chen", **config)
     assert isinstance(system, Chen)
     return system
 

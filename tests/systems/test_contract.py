@@ -22,21 +22,12 @@ from restain.systems import SYSTEMS  # noqa: E402
 from restain.systems.base import NetworkAppearance  # noqa: E402
 from restain.systems.engine import PlainEngine  # noqa: E402
 
-from .small import FACTS, WHITE, batch, make, noise, trained  # noqa: E402
+from .small import FACTS, STATISTICS, WHITE, batch, make, noise, trained  # noqa: E402
 
 pytestmark = pytest.mark.parametrize("name", SYSTEMS)
 
 BACKGROUNDS = ("match", "keep", "white", "none")
-FROZEN = {
-    "staingan": "slide",
-    "stst": "slide",
-    "stainnet": "none",
-    "chen": "training",
-    "dstgan": "none",
-    "nst": "training",
-}
-"""Whose statistics a slide's are; StainNet's student has no norms."""
-OWN = {name: "image" if statistics == "slide" else statistics for name, statistics in FROZEN.items()}
+OWN = {name: "image" if statistics == "slide" else statistics for name, statistics in STATISTICS.items()}
 """Whose they are where none of a slide are frozen."""
 
 
@@ -211,12 +202,12 @@ def test_tiles_give_the_statistics_of_a_slide(name: str, phantom: Phantom) -> No
     system = trained(name)
     tiles = [phantom.image[:64, :64], phantom.image[64:128, :64]]
     appearance = system.estimate(phantom.image, tiles=tiles)
-    assert appearance.statistics == FROZEN[name]
-    assert (appearance.norm_statistics is None) == (FROZEN[name] != "slide")
+    assert appearance.statistics == STATISTICS[name]
+    assert (appearance.norm_statistics is None) == (STATISTICS[name] != "slide")
     assert appearance == system.estimate(phantom.image, tiles=np.stack(tiles))  # one array is as good
     plain = system.estimate(phantom.image)
     np.testing.assert_array_equal(appearance.white_point, plain.white_point)
-    if FROZEN[name] == "slide":
+    if STATISTICS[name] == "slide":
         assert appearance != plain
         assert appearance != system.estimate(phantom.image, tiles=tiles[:1])
         with pytest.raises(InputError, match=r"tiles of different sizes \(\[\(32, 64\), \(64, 64\)\]\)"):
@@ -243,8 +234,8 @@ def test_an_image_of_one_window_has_its_own_statistics_a_larger_one_frozen_ones(
     system = trained(name)
     side = system.window
     assert system.estimate_image(large[:side, :side]).statistics == OWN[name]
-    assert system.estimate_image(large[: side + 1, :side]).statistics == FROZEN[name]
-    assert system.estimate_image(large).statistics == FROZEN[name]
+    assert system.estimate_image(large[: side + 1, :side]).statistics == STATISTICS[name]
+    assert system.estimate_image(large).statistics == STATISTICS[name]
     np.testing.assert_array_equal(system.transform(large), system.transform(large, system.estimate_image(large)))
 
 
@@ -267,7 +258,7 @@ def test_an_appearance_of_another_kind_is_refused(name: str, phantom: Phantom) -
 
 def test_norm_statistics_of_another_network_are_refused(name: str) -> None:
     appearance = NetworkAppearance(np.full(3, 240.0), "glass", 1.0, statistics="slide", norm_statistics=np.ones((2, 5)))
-    if FROZEN[name] == "training":  # its own go before any
+    if STATISTICS[name] == "training":  # its own go before any
         np.testing.assert_array_equal(
             trained(name).transform(noise(16, 16), appearance),
             trained(name).transform(noise(16, 16), replace(appearance, norm_statistics=None)),

@@ -16,17 +16,13 @@ from restain.systems.dstgan import DSTGAN, DSTGANConfig  # noqa: E402
 from restain.systems.engine import PlainEngine  # noqa: E402
 from restain.training.settings import read_recipe, shipped_recipes  # noqa: E402
 
-from .reference import Adam, Watch, same, weights_of  # noqa: E402
-from .small import batch, enliven, make, noise, trained  # noqa: E402
+from . import small  # noqa: E402
+from .reference import Adam, Watch, assert_learned, assert_losses, same, weights_of  # noqa: E402
+from .small import batch, noise, trained  # noqa: E402
 
 
 def lively(**config) -> DSTGAN:
-    system = make("dstgan", **config)
-    for seed, network in enumerate(system.networks().values()):
-        enliven(network, seed)
-        network.double().train()
-    system.optimizers = system.make_optimizers()
-    return system
+    return small.lively("dstgan", **config)
 
 
 def augmented(system: DSTGAN, seed: int = 0) -> dict[str, Tensor]:
@@ -194,21 +190,17 @@ OTHERS = {
 def test_two_updates_are_those_written_out(config: dict) -> None:
     system = lively(**config)
     by_hand = ByHand(system)
-    for number, images in enumerate((batch(system), augmented(system, seed=1))):
+    for images in (batch(system), augmented(system, seed=1)):
         losses = system.update(images, PlainEngine())
         wanted = by_hand.step(images)
         assert set(losses) == set(wanted) | {"output_std"}
-        for name, loss in wanted.items():
-            assert not losses[name].requires_grad
-            assert losses[name].item() == pytest.approx(loss, rel=1e-8), f"{name}, update {number}"
+        assert_losses(losses, wanted, rel=1e-8)
     start = lively(**config).networks()
-    for (name, network), wanted_network in zip(
-        system.networks().items(), (by_hand.generator, by_hand.color, by_hand.content), strict=True
-    ):
-        found, first = network.state_dict(), start[name].state_dict()
-        for key, value in wanted_network.state_dict().items():  # running statistics, too
-            torch.testing.assert_close(found[key], value, rtol=0, atol=1e-7, msg=lambda text, key=key: f"{key}: {text}")
-        assert max(float((found[key] - first[key]).abs().max()) for key in found) > system.config.learning_rate
+    hands = {"generator": by_hand.generator, "color_discriminator": by_hand.color}
+    hands |= {"content_discriminator": by_hand.content}
+    assert hands.keys() == start.keys()
+    for name, wanted in hands.items():
+        assert_learned(system.networks()[name], wanted, start[name], rate=system.config.learning_rate, atol=1e-7)
 
 
 # ---- who learns from what ----------------------------------------------------------------------------------------

@@ -1,8 +1,6 @@
 """Saved systems: whatever is wrong with a file is a `FormatError` when it is loaded, and costs no memory."""
 
-import json
 import resource
-import struct
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,8 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from safetensors import safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 torch = pytest.importorskip("torch")
 
@@ -21,6 +18,14 @@ from restain.errors import FormatError, OutputError, RestainError  # noqa: E402
 from restain.phantom import Phantom  # noqa: E402
 from restain.systems import SYSTEMS  # noqa: E402
 
+from ..saved_files import (  # noqa: E402
+    assert_no_part_is_taken_for_the_whole,
+    facts_of,
+    flipped,
+    load_or_format_error,
+    load_with_flips_in_the_header,
+    rewrite,
+)
 from .small import noise, trained  # noqa: E402
 
 pytestmark = pytest.mark.parametrize("name", SYSTEMS)
@@ -44,27 +49,6 @@ def saved(name: str, contents: dict[str, bytes], tmp_path: Path) -> Path:
     return path
 
 
-def facts_of(path: Path) -> dict[str, Any]:
-    with safe_open(path, framework="np") as stream:
-        return json.loads(stream.metadata()["restain"])
-
-
-def rewrite(path: Path, facts: dict[str, Any], arrays: dict[str, np.ndarray] | None = None) -> None:
-    """The same file with other facts or arrays."""
-    arrays = load_file(path) if arrays is None else arrays
-    save_file(arrays, path, metadata={"restain": json.dumps(facts)})
-
-
-def load_or_format_error(path: Path):
-    try:
-        return load(path)
-    except FormatError as error:
-        message = str(error)
-    assert str(path) in message
-    assert "\n" not in message
-    return None
-
-
 def with_config(facts: dict[str, Any], **values: Any) -> dict[str, Any]:
     config = facts["settings"]["config"] | values
     return facts | {"settings": facts["settings"] | {"config": config}}
@@ -84,20 +68,12 @@ def test_weights_never_travel_alone(name: str, saved: Path) -> None:
 
 
 def test_truncated_files(name: str, saved: Path) -> None:
-    whole = saved.read_bytes()
-    for length in sorted({*range(0, 16), *range(16, len(whole), len(whole) // 30), len(whole) - 1}):
-        saved.write_bytes(whole[:length])
-        assert load_or_format_error(saved) is None, f"{length} of {len(whole)} bytes were taken for a whole file"
+    assert_no_part_is_taken_for_the_whole(saved, 30)
 
 
 def test_flipped_bytes_of_the_header(name: str, saved: Path) -> None:
-    whole = saved.read_bytes()
-    end = 8 + struct.unpack("<Q", whole[:8])[0]
-    for place in range(0, end, end // 60):
-        damaged = bytearray(whole)
-        damaged[place] ^= 0x11
-        saved.write_bytes(damaged)
-        load_or_format_error(saved)
+    header = int.from_bytes(saved.read_bytes()[:8], "little")
+    load_with_flips_in_the_header(saved, header // 60)
 
 
 @bounded
@@ -105,9 +81,7 @@ def test_flipped_bytes_of_the_header(name: str, saved: Path) -> None:
 def test_a_flipped_byte_is_a_format_error_or_does_not_crash(
     name: str, contents: dict[str, bytes], saved: Path, place: float, flip: int
 ) -> None:
-    damaged = bytearray(contents[name])
-    damaged[int(place * len(damaged))] ^= flip
-    saved.write_bytes(damaged)
+    saved.write_bytes(flipped(contents[name], place, flip))
     system = load_or_format_error(saved)
     if system is not None:  # a number was hit: a picture comes out, or an error that says so
         try:

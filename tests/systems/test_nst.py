@@ -27,21 +27,17 @@ from restain.systems.onnx import export_onnx, exportable, run_onnx  # noqa: E402
 from restain.training.loop import train  # noqa: E402
 from restain.training.settings import make_recipe  # noqa: E402
 
-from .reference import Adam, Watch, weights_of  # noqa: E402
-from .small import CONFIGS, WHITE, batch, enliven, make, noise, trained  # noqa: E402
+from . import small  # noqa: E402
+from .reference import Adam, Watch, assert_learned, assert_losses, weights_of  # noqa: E402
+from .small import CONFIGS, WHITE, batch, make, noise, trained  # noqa: E402
 
 VARIANTS = ("nst", "nst_ad", "nst_hrnet", "nst_ad_hrnet")
 JOHNSON = {"johnson_channels": 2, "johnson_blocks": 1}
 
 
 def lively(**config) -> NST:
-    """In float64, with weights so large that every part of the loss matters, ready to be updated."""
-    system = make("nst", **{**JOHNSON, **config})
-    for seed, network in enumerate(system.networks().values()):
-        enliven(network, seed)
-        network.double().train()
+    system = small.lively("nst", **{**JOHNSON, **config})
     system.perceptual.double()
-    system.optimizers = system.make_optimizers()
     return system
 
 
@@ -137,19 +133,14 @@ def test_two_updates_are_those_written_out(config: dict) -> None:
         losses = system.update(images, PlainEngine())
         wanted = by_hand.step(images)
         assert set(losses) == set(wanted) | {"output_std"}
-        for name, loss in losses.items():
-            assert not loss.requires_grad
-            if name in wanted:
-                assert loss.item() == pytest.approx(wanted[name], rel=1e-7), name
+        assert_losses(losses, wanted, rel=1e-7)
     start = lively(**config).networks()
     rates = {"generator": system.config.learning_rate, "discriminator": system.config.discriminator_learning_rate}
     hands = {"generator": by_hand.generator} | ({"discriminator": by_hand.judge} if system.config.adversarial else {})
     assert set(hands) == set(system.networks())
-    for name, wanted_network in hands.items():
-        found, first = system.networks()[name].state_dict(), start[name].state_dict()
-        for key, value in wanted_network.state_dict().items():  # running statistics, too
-            torch.testing.assert_close(found[key], value, rtol=0, atol=1e-3 * rates[name], msg=f"{name}.{key}")
-        assert max(float((found[key] - first[key]).abs().max()) for key in found) > rates[name]
+    for name, wanted in hands.items():
+        rate = rates[name]
+        assert_learned(system.networks()[name], wanted, start[name], rate=rate, atol=1e-3 * rate)
 
 
 # ---- who learns --------------------------------------------------------------------------------------------------

@@ -27,16 +27,8 @@ from restain.systems import SYSTEMS  # noqa: E402
 from restain.systems.windows import pad_to_multiple, to_tensor  # noqa: E402
 
 from ..icc_profiles import matrix_profile  # noqa: E402
-from .small import CONFIGS, WHITE, make, trained  # noqa: E402
-
-STATISTICS = {
-    "staingan": "slide",
-    "stst": "slide",
-    "stainnet": "none",
-    "chen": "training",
-    "dstgan": "none",
-    "nst": "training",
-}
+from ..slides.making import raw_tiles  # noqa: E402
+from .small import CONFIGS, STATISTICS, WHITE, make, trained  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +42,6 @@ def slide(pixels: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("slides") / "tissue.tif"
     write_array(path, pixels, settings=PyramidSettings(tile=256), mpp=(0.5, 0.5))
     return path
-
-
-def raw_tiles(path: Path) -> list[bytes]:
-    """The encoded tiles of level 0, in reading order, as they lie in the file."""
-    with tifffile.TiffFile(path) as tiff, path.open("rb") as stream:
-        places = zip(tiff.pages[0].dataoffsets, tiff.pages[0].databytecounts, strict=True)
-        return [stream.seek(offset) and stream.read(count) for offset, count in places]
 
 
 @pytest.mark.parametrize("name", SYSTEMS)

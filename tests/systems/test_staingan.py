@@ -13,20 +13,15 @@ from restain.networks.patchgan import PatchDiscriminator  # noqa: E402
 from restain.systems.engine import PlainEngine  # noqa: E402
 from restain.systems.staingan import StainGAN, StainGANConfig  # noqa: E402
 
-from .reference import Adam, Watch, same, weights_of  # noqa: E402
-from .small import batch, enliven, make  # noqa: E402
+from . import small  # noqa: E402
+from .reference import Adam, Watch, assert_learned, assert_losses, same, weights_of  # noqa: E402
+from .small import batch, make  # noqa: E402
 
 NAMES = ("generator", "generator_back", "discriminator", "discriminator_back")
 
 
 def lively(**config) -> StainGAN:
-    """In float64, with weights so large that every part of the loss matters, ready to be updated."""
-    system = make("staingan", **config)
-    for seed, network in enumerate(system.networks().values()):
-        enliven(network, seed)
-        network.double().train()
-    system.optimizers = system.make_optimizers()
-    return system
+    return small.lively("staingan", **config)
 
 
 class ByHand:
@@ -108,20 +103,11 @@ def test_two_updates_are_those_written_out(config: dict) -> None:
     by_hand = ByHand(system)
     for number in range(2):
         images = batch(system, seed=number)
-        losses = system.update(images, PlainEngine())
-        wanted = by_hand.step(images)
-        for name, loss in losses.items():
-            assert not loss.requires_grad
-            if name in wanted:
-                assert loss.item() == pytest.approx(wanted[name], rel=1e-9), name
+        assert_losses(system.update(images, PlainEngine()), by_hand.step(images), rel=1e-9)
     networks = (by_hand.to_target, by_hand.to_source, by_hand.judge_target, by_hand.judge_source)
     start = lively(**config).networks()
-    for name, wanted_network in zip(NAMES, networks, strict=True):
-        found, first = system.networks()[name].state_dict(), start[name].state_dict()
-        for key, value in wanted_network.state_dict().items():
-            torch.testing.assert_close(found[key], value, rtol=0, atol=1e-6)
-        moved = max(float((found[key] - first[key]).abs().max()) for key in found)
-        assert moved > system.config.learning_rate, name
+    for name, wanted in zip(NAMES, networks, strict=True):
+        assert_learned(system.networks()[name], wanted, start[name], rate=system.config.learning_rate, atol=1e-6)
 
 
 def test_losses_reach_their_networks_and_no_others() -> None:

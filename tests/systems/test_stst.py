@@ -16,17 +16,13 @@ from restain.systems.engine import PlainEngine  # noqa: E402
 from restain.systems.onnx import exportable  # noqa: E402
 from restain.systems.stst import STST, SeededDropout, STSTConfig  # noqa: E402
 
-from .reference import Adam, Watch, same, weights_of  # noqa: E402
-from .small import batch, enliven, make, noise, trained  # noqa: E402
+from . import small  # noqa: E402
+from .reference import Adam, Watch, assert_learned, assert_losses, same, weights_of  # noqa: E402
+from .small import batch, noise, trained  # noqa: E402
 
 
 def lively(**config) -> STST:
-    system = make("stst", **config)
-    for seed, network in enumerate(system.networks().values()):
-        enliven(network, seed)
-        network.double().train()
-    system.optimizers = system.make_optimizers()
-    return system
+    return small.lively("stst", **config)
 
 
 def luma(images: Tensor) -> Tensor:
@@ -84,18 +80,11 @@ def test_two_updates_are_those_written_out(config: dict) -> None:
         losses = system.update(images, PlainEngine())
         torch.manual_seed(number)
         wanted = by_hand.step(images)
-        for name, loss in losses.items():
-            assert not loss.requires_grad
-            if name in wanted:
-                assert loss.item() == pytest.approx(wanted[name], rel=1e-9), name
+        assert_losses(losses, wanted, rel=1e-9)
     start = lively(**config).networks()
-    for (name, network), wanted_network in zip(
-        system.networks().items(), (by_hand.generator, by_hand.judge), strict=True
-    ):
-        found, first = network.state_dict(), start[name].state_dict()
-        for key, value in wanted_network.state_dict().items():  # running statistics, too
-            torch.testing.assert_close(found[key], value, rtol=0, atol=1e-6)
-        assert max(float((found[key] - first[key]).abs().max()) for key in found) > system.config.learning_rate
+    hands = {"generator": by_hand.generator, "discriminator": by_hand.judge}
+    for name, wanted in hands.items():
+        assert_learned(system.networks()[name], wanted, start[name], rate=system.config.learning_rate, atol=1e-6)
 
 
 def test_losses_reach_their_networks_and_no_others() -> None:
