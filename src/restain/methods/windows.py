@@ -9,8 +9,7 @@ Memory bound
 ------------
 Of an image `width` pixels wide, the floats of one overlap are kept, 12 · width · overlap bytes (77 MB for 100,000
 pixels and an overlap of 64), and three calls' windows, 45 · batch · side² bytes (94 MB for 8 of 512) at most, beside
-what the network itself takes. Nothing grows with the height. `stream_rows` adds a band of finished rows, 3 · width ·
-(side + overlap/2) bytes at most (163 MB).
+what the network itself takes. Nothing grows with the height.
 """
 
 from abc import ABC, abstractmethod
@@ -119,10 +118,8 @@ def apply_region(
     return out
 
 
-def stream_rows(
-    read: Read, width: int, height: int, window_map: WindowMap, *, workers: int = 1
-) -> Iterator[tuple[int, RGB8]]:
-    """Map an image of any height in bands: (y, pixels (rows, width, 3) uint8), from top to bottom, final.
+def stream_blocks(read: Read, width: int, height: int, window_map: WindowMap, *, workers: int = 0) -> Iterator[Block]:
+    """Map an image of any height, in the pieces that come of one window each; in reading order, they fill the image.
 
     Args:
         read: see `Read`.
@@ -130,19 +127,6 @@ def stream_rows(
         window_map: the map.
         workers: threads that read ahead while one maps; 0 to do all in the caller's. The result is the same.
     """
-    band = np.empty((0, width, 3), np.uint8)
-    top = 0
-    for block in stream_blocks(read, width, height, window_map, workers=workers):
-        if block.x == 0:  # the first of its band
-            if len(band):
-                yield top, band
-            top, band = block.y, np.empty((block.pixels.shape[0], width, 3), np.uint8)
-        band[:, block.x : block.x + block.pixels.shape[1]] = block.pixels
-    yield top, band
-
-
-def stream_blocks(read: Read, width: int, height: int, window_map: WindowMap, *, workers: int = 0) -> Iterator[Block]:
-    """As `stream_rows`, in the pieces that come of one window each, in reading order; together they fill the image."""
     grid = Grid(width, height, window_map)
     return _blocks(read, grid, range(grid.rows), range(grid.columns), window_map, workers)
 

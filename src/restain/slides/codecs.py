@@ -12,9 +12,6 @@ from restain.slides.formats import FORMATS, check_compression, check_format
 
 SUBSAMPLINGS = {"444": (1, 1), "422": (2, 1), "420": (2, 2)}
 
-LOSSLESS_AT_100 = frozenset(["jpeg2000", "jpegxl", "webp"])
-"""Compressions of which a quality of 100 loses nothing. JPEG loses a little at any quality."""
-
 PREDICTED = ("deflate", "zstd")
 """Compressions before which TIFF stores differences of neighbours (predictor 2): a sixth smaller."""
 

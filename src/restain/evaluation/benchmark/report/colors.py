@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from restain.color.histogram import ColorHistogram
+from restain.color.spaces import density_to_hsd, hsd_to_density
 from restain.errors import EstimateWarning
 from restain.evaluation.benchmark.contenders import RAW
 from restain.evaluation.benchmark.report.figures import TARGET, TARGET_LOOK, Look, legend_of, plain_axes, plot
@@ -80,11 +81,9 @@ def draw_stains(gathered: Gathered, look: Mapping[str, Look]) -> str:
     found = [(vectors[name], look[name], name) for name in vectors if vectors[name] is not None]
     if not found:
         return paragraph("The images hold too little stained tissue to measure stain vectors.")
-    points = [
-        (np.array([chroma(row) for row in matrix]), style, 80) for matrix, style, _ in found if matrix is not None
-    ]
+    points = [(chroma(matrix), style, 80) for matrix, style, _ in found if matrix is not None]
     if target is not None:
-        points.append((np.array([chroma(row) for row in target]), TARGET_LOOK, 170))
+        points.append((chroma(target), TARGET_LOOK, 170))
     every = np.vstack([each for each, _, _ in points])
 
     def draw(figure: "Figure") -> None:
@@ -137,20 +136,15 @@ def stain_vectors(pool: Pool) -> Floats | None:
     return None if appearance.fallback else appearance.stain_matrix
 
 
-def chroma(vector: Floats) -> Floats:
-    """Hue and saturation of an absorbing colour as a point: (R/m − 1, (G − B)/(√3·m)), with m the mean density.
-
-    van der Laak et al., "Hue-saturation-density (HSD) model for stain recognition", 2000; red absorption to the right.
-    """
-    mean = float(np.mean(vector))
-    return np.array([vector[0] / mean - 1, (vector[1] - vector[2]) / (np.sqrt(3) * mean)])
+def chroma(vectors: Floats) -> Floats:
+    """Hue and saturation of absorbing colours (n, 3) as points (n, 2); red absorption to the right."""
+    return density_to_hsd(vectors)[:, 1:]
 
 
 def _absorbed(extent: tuple[float, float, float, float], density: float = 0.55) -> Floats:
     """The colour of glass stained in each direction of the plane, (n, n, 3) in 0..1."""
     x, y = np.meshgrid(np.linspace(extent[0], extent[1], 48), np.linspace(extent[2], extent[3], 48))
-    # From chroma back to densities: R = m(x + 1), G + B = m(2 − x), G − B = √3·m·y.
-    densities = density * np.stack([x + 1, (2 - x + np.sqrt(3) * y) / 2, (2 - x - np.sqrt(3) * y) / 2], axis=-1)
+    densities = hsd_to_density(np.stack([np.full_like(x, density), x, y], axis=-1))
     colors: Floats = np.clip(np.exp(-densities), 0, 1)
     return colors
 
