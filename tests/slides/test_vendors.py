@@ -137,10 +137,8 @@ def ndpi(path: Path, levels: list[RGB8], macro: RGB8) -> None:
     data = bytearray(b"II*\0" + bytes(8))
     pointer = 4
     for number, (image, lens) in enumerate([*((level, 20.0) for level in levels), (macro, -1.0)]):
-        jpeg = io.BytesIO()
-        Image.fromarray(image).save(jpeg, "jpeg", quality=100, subsampling=0, restart_marker_blocks=SIDE // 8)
         (height, width), step = image.shape[:2], round(10_000 / (0.5 * 2**number))
-        at, strip = len(data), jpeg.getvalue()
+        at, strip = len(data), as_jpeg(image, restart_marker_blocks=SIDE // 8)
         data += strip + bytes(len(strip) % 2)
         rational, name = len(data), len(data) + 8
         data += struct.pack("<II", step, 1) + b"Hamamatsu\0"
@@ -157,6 +155,74 @@ def ndpi(path: Path, levels: list[RGB8], macro: RGB8) -> None:
     path.write_bytes(data)
 
 
+# ---- 3DHISTECH --------------------------------------------------------------------------------------------------
+
+
+def mirax(path: Path, levels: list[RGB8], macro: RGB8) -> None:
+    """A folder beside the slide: settings, JPEG tiles end to end, and an index of lists that point to them.
+
+    White tiles are left out, as the scanner leaves out most of the glass.
+    """
+    folder = path.with_suffix("")
+    folder.mkdir()
+    across, down = levels[0].shape[1] // SIDE, levels[0].shape[0] // SIDE
+    data, lists = bytearray(), []
+    for level, image in enumerate(levels):
+        entries = []
+        for row in range(image.shape[0] // SIDE):
+            for column in range(image.shape[1] // SIDE):
+                tile = image[row * SIDE : row * SIDE + SIDE, column * SIDE : column * SIDE + SIDE]
+                if (tile == 255).all():
+                    continue
+                jpeg = as_jpeg(tile)
+                entries.append((row * 2**level * across + column * 2**level, len(data), len(jpeg), 0))
+                data += jpeg
+        lists.append(entries)
+    lists.append([(0, len(data), len(as_jpeg(macro)), 0)])
+    data += as_jpeg(macro)
+    (folder / "Data0000.dat").write_bytes(data)
+
+    index = bytearray(b"01.02" + b"0123" + bytes(8))
+    pointers = []
+    for number, entries in enumerate(lists):
+        pointers.append(len(index))
+        index += struct.pack("<ii", 0, len(index) + 8)
+        if number < len(levels):
+            index += struct.pack("<ii", len(entries), 0) + b"".join(struct.pack("<4i", *entry) for entry in entries)
+        else:  # what is no level has two zeros before it
+            ((_, at, count, file),) = entries
+            index += struct.pack("<ii5i", 1, 0, 0, 0, at, count, file)
+    struct.pack_into("<ii", index, 9, len(index), len(index) + 4 * len(levels))
+    index += struct.pack(f"<{len(pointers)}i", *pointers)
+    (folder / "Index.dat").write_bytes(index)
+
+    sections = [f"LAYER_0_LEVEL_{level}_SECTION" for level in range(len(levels))]
+    lines = [
+        "[GENERAL]", "SLIDE_VERSION = 01.02", "SLIDE_ID = 0123", f"IMAGENUMBER_X = {across}",
+        f"IMAGENUMBER_Y = {down}", "OBJECTIVE_MAGNIFICATION = 20", "[HIERARCHICAL]", "INDEXFILE = Index.dat",
+        "HIER_COUNT = 1", "HIER_0_NAME = Slide zoom level", f"HIER_0_COUNT = {len(levels)}",
+        *(f"HIER_0_VAL_{level}_SECTION = {section}" for level, section in enumerate(sections)),
+        "NONHIER_COUNT = 1", "NONHIER_0_NAME = Scan data layer", "NONHIER_0_COUNT = 1",
+        "NONHIER_0_VAL_0 = ScanDataLayer_SlideThumbnail", "NONHIER_0_VAL_0_SECTION = THUMBNAIL",
+        "[DATAFILE]", "FILE_COUNT = 1", "FILE_0 = Data0000.dat",
+        "[THUMBNAIL]", "THUMBNAIL_IMAGE_TYPE = JPEG",
+    ]  # fmt: skip
+    for level, section in enumerate(sections):
+        lines += [
+            f"[{section}]", "OVERLAP_X = 0", "OVERLAP_Y = 0", f"MICROMETER_PER_PIXEL_X = {0.5 * 2**level}",
+            f"MICROMETER_PER_PIXEL_Y = {0.5 * 2**level}", "IMAGE_FORMAT = JPEG", "IMAGE_FILL_COLOR_BGR = 16777215",
+            f"DIGITIZER_WIDTH = {SIDE}", f"DIGITIZER_HEIGHT = {SIDE}", f"IMAGE_CONCAT_FACTOR = {int(level > 0)}",
+        ]  # fmt: skip
+    (folder / "Slidedat.ini").write_text("\r\n".join(lines) + "\r\n", encoding="utf-8-sig", newline="")
+    path.write_bytes(as_jpeg(macro))
+
+
+def as_jpeg(image: RGB8, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "jpeg", quality=100, subsampling=0, **options)
+    return stream.getvalue()
+
+
 # ---- what comes through -----------------------------------------------------------------------------------------
 
 VENDORS: dict[str, tuple[Callable[[Path, list[RGB8], RGB8], None], str]] = {
@@ -164,7 +230,9 @@ VENDORS: dict[str, tuple[Callable[[Path, list[RGB8], RGB8], None], str]] = {
     "philips": (philips, "slide.tiff"),
     "ventana": (bif, "slide.bif"),
     "hamamatsu": (ndpi, "slide.ndpi"),
+    "mirax": (mirax, "slide.mrxs"),
 }
+JPEG = ("hamamatsu", "mirax")
 
 
 @pytest.fixture(params=VENDORS)
@@ -193,7 +261,7 @@ def test_a_synthetic_slide(vendor: str, tissue: RGB8, tmp_path: Path) -> None:
             pixels, known = slide.read_region((0, 0), number, slide.level_dimensions[number])
             assert known is None
             error = np.abs(pixels.astype(int) - level)
-            assert error.max() <= (12 if vendor == "hamamatsu" else 0)  # which is JPEG
+            assert error.max() <= (12 if vendor in JPEG else 0)
             assert error.mean() < 1
         x, y = 67, 129
         pixels, _ = slide.read_region((x, y), 0, (130, 70))
@@ -207,9 +275,23 @@ def test_a_synthetic_slide_normalized(vendor: str, fitted: Macenko, tissue: RGB8
     tifffile.imwrite(tmp_path / "plain.tif", levels[0], **TILED, resolution=(20_000, 20_000), resolutionunit=3)
     normalize_slide(tmp_path / "plain.tif", tmp_path / "wanted.tif", fitted, settings=settings)
     got, wanted = (tifffile.imread(tmp_path / name, level=0).astype(int) for name in ("out.tif", "wanted.tif"))
-    assert np.abs(got - wanted).mean() <= (1.5 if vendor == "hamamatsu" else 0)
+    assert np.abs(got - wanted).mean() <= (1.5 if vendor in JPEG else 0)
     with open_slide(tmp_path / "out.tif") as slide:
         assert slide.mpp == pytest.approx((0.5, 0.5))
+
+
+def test_tiles_that_a_scanner_left_out_stay_left_out(tissue: RGB8, fitted: Macenko, tmp_path: Path) -> None:
+    levels = [tissue[:256, :384].copy()]
+    levels[0][64:128, 128:192] = 255
+    mirax(tmp_path / "slide.mrxs", levels, tissue[:128, :192])
+    normalize_slide(tmp_path / "slide.mrxs", tmp_path / "out.tif", fitted, settings=PyramidSettings(tile=64))
+    hole = np.zeros((256, 384), np.bool_)
+    hole[64:128, 128:192] = True
+    for name in ("slide.mrxs", "out.tif"):
+        with open_slide(tmp_path / name) as slide:
+            _, known = slide.read_region((0, 0), 0, slide.dimensions)
+            assert known is not None
+            np.testing.assert_array_equal(~known, hole)
 
 
 def test_levels_of_one_strip_are_no_reason_to_refuse_a_slide(
