@@ -32,6 +32,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "hist_size": 32,
         "crop": 32,
         "batch_size": 2,
+        "checkpoint": False,
     },
     "nst": {
         "channels": 2,

@@ -37,6 +37,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "channels": 6,
         "merges": 3,
         "attention_window": 2,
+        "depths": 1,
+        "checkpoint": False,
         "heads": (1, 2, 3),
         "discriminator_channels": 2,
         "hist_bins": 8,
