@@ -22,6 +22,7 @@ from restain.slides.pipeline import normalize_slide
 from restain.slides.reader import OnError, Slide, open_slide, pieces
 from restain.slides.sample import sample_slide
 from restain.slides.separate import SeparationSettings, separate_file
+from restain.slides.virtual import NormalizedSlide
 from restain.slides.writer import PyramidSettings, write_array
 
 from ..forking import Forks
@@ -406,6 +407,30 @@ def test_a_label_that_claims_a_huge_size(kind: str, svs: Path, tmp_path: Path, f
     with tifffile.TiffFile(tmp_path / "out.tif") as handle:
         assert [page.description for page in handle.pages if not page.is_tiled] == ["macro"]
     assert forks.run("normalize", path, tmp_path / "dropped.tif", **options).code == 0
+
+
+@pytest.mark.parametrize("on_error", ["skip", "fill"])
+def test_a_slide_normalized_while_it_is_read(
+    on_error: OnError, files: tuple[Path, Path], image: RGB8, fitted: Macenko
+) -> None:
+    appearance = fitted.estimate(sample_slide(files[0]))
+    with NormalizedSlide(files[1], fitted, appearance=appearance) as slide, pytest.raises(SlideError):
+        slide.read_region((0, 0), 0, slide.dimensions)
+    with NormalizedSlide(files[0], fitted, appearance=appearance) as slide:
+        wanted = np.asarray(slide.read_region((0, 0), 0, slide.dimensions))
+    with NormalizedSlide(files[1], fitted, appearance=appearance, on_error=on_error) as slide:
+        found = np.asarray(slide.read_region((0, 0), 0, slide.dimensions))
+    bad = of_damage(image)
+    np.testing.assert_array_equal(found[~bad], wanted[~bad])
+    if on_error == "skip":
+        assert not found[bad][:, 3].any()
+    else:
+        reference = fitted.reference_
+        assert reference is not None
+        assert np.abs(found[bad][:, :3] - reference.white_point).max() <= 1.5
+        assert (found[bad][:, 3] == 255).all()
+    with NormalizedSlide(files[1], fitted, on_error=on_error) as slide:  # estimates by itself
+        assert slide.appearance.tissue_pixels > 0
 
 
 # ---- the option -------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from restain.slides.codecs import PyramidSettings
 from restain.slides.icc import SrgbSlide, histogram_in_srgb, profile_error, slide_in_srgb, srgb_profile, to_srgb
 from restain.slides.pipeline import normalize_slide
 from restain.slides.reader import open_slide
+from restain.slides.virtual import NormalizedSlide
 from restain.slides.writer import write_array
 
 from ..icc_profiles import WIDE, matrix_profile
@@ -346,3 +347,17 @@ def test_a_fit_by_the_command_is_in_srgb(run: Run, tissue: RGB8, wide: bytes, tm
     assert kept == Macenko().fit(tmp_path / "wide.png")
     assert converted == Macenko().fit(tmp_path / "wide.png", icc="srgb")
     assert kept != converted
+
+
+def test_a_slide_normalized_while_it_is_read_is_converted_first(tissue: RGB8, wide: bytes, tmp_path: Path) -> None:
+    write_array(tmp_path / "wide.tif", to_wide(tissue), settings=SMALL, icc_profile=wide)
+    fitted = Macenko().fit("he", icc="srgb")
+    read = {}
+    for icc in ("keep", "srgb"):
+        with NormalizedSlide(tmp_path / "wide.tif", fitted, icc=icc) as slide:  # type: ignore[arg-type]
+            assert slide.appearance == fitted.estimate(tmp_path / "wide.tif", icc=icc)  # type: ignore[arg-type]
+            read[icc] = np.asarray(slide.read_region((0, 0), 0, slide.dimensions))[..., :3]
+    normalize_slide(tmp_path / "wide.tif", tmp_path / "out.tif", fitted, icc="srgb", settings=SMALL)
+    with open_slide(tmp_path / "out.tif") as written:
+        np.testing.assert_array_equal(read["srgb"], written.read_region((0, 0), 0, written.dimensions)[0])
+    assert (read["keep"] != read["srgb"]).any()

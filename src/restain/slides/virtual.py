@@ -19,9 +19,11 @@ from restain.errors import InputError, SlideError
 from restain.methods.base import Appearance, Normalizer
 from restain.methods.window_grid import WindowCache
 from restain.methods.windows import apply_region, apply_windows
+from restain.slides.forgiving import ForgivingSlide
+from restain.slides.icc import Icc
 from restain.slides.openslide_reader import OpenSlideSlide
 from restain.slides.pipeline import output_profile
-from restain.slides.reader import Mask, Slide, open_slide
+from restain.slides.reader import Mask, OnError, Slide, open_slide
 from restain.slides.rgba import read_on_white
 from restain.slides.sample import estimate_slide, sample_slide
 
@@ -61,6 +63,9 @@ class NormalizedSlide(openslide.AbstractSlide):
         appearance: the slide's, from `normalizer.estimate`; None to estimate it from a sample of the slide.
         max_pixels: most tissue pixels to sample for the estimate.
         seed: of the sample.
+        icc: "srgb" converts a path's slide to sRGB by its ICC profile first; the reference should have been too.
+        on_error: of damaged tiles: "stop" raises an error where one is read, "skip" makes them transparent, "fill"
+            makes them glass; a slide that is given opened is read as it was opened.
 
     Attributes:
         appearance: how the source looks.
@@ -78,16 +83,26 @@ class NormalizedSlide(openslide.AbstractSlide):
         appearance: Appearance | None = None,
         max_pixels: int = 64_000_000,
         seed: int = 0,
+        icc: Icc = "keep",
+        on_error: OnError = "stop",
     ) -> None:
         super().__init__()
         if not isinstance(normalizer, Normalizer):
             raise InputError(f"got {type(normalizer).__name__}; wanted a normalizer, such as Macenko().fit('he')")
         normalizer._fitted()  # before minutes are spent on a sample
         with ExitStack() as opened:
-            slide = source if isinstance(source, Slide) else opened.enter_context(open_slide(source))
+            slide = (
+                source
+                if isinstance(source, Slide)
+                else opened.enter_context(open_slide(source, icc=icc, on_error=on_error))
+            )
             if appearance is None:
                 histogram = sample_slide(slide, max_pixels=max_pixels, seed=seed, workers=os.cpu_count())
+                if isinstance(slide, ForgivingSlide):
+                    slide.check_some_left(histogram)
                 appearance, _ = estimate_slide(slide, normalizer, histogram, seed=seed, workers=os.cpu_count())
+            if isinstance(slide, ForgivingSlide):
+                slide.glass = appearance.white_point
             self._pixel_map = normalizer.pixel_map(appearance, lazy=True)
             self._opened = opened.pop_all()
         self.appearance = appearance
