@@ -565,7 +565,7 @@ def test_sources_that_cannot_be_read(fitted: Macenko, tmp_path: Path) -> None:
 
 def test_a_failed_start_closes_what_it_opened(pyramid: Path, fitted: Macenko, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = open_slide(pyramid)
-    monkeypatch.setattr(virtual, "open_slide", lambda _, **_: opened)
+    monkeypatch.setattr(virtual, "open_slide", lambda _, **options: opened)
     other = Reinhard().fit("he").estimate(make_phantom(100, 100, seed=1).image)
     with pytest.raises(InputError, match="wanted the StainAppearance"):
         NormalizedSlide(pyramid, fitted, appearance=other)
