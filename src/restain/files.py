@@ -169,8 +169,13 @@ def load_arrays(path: str | os.PathLike[str]) -> tuple[str, dict[str, NDArray[An
     except KeyError:
         raise FormatError(f"{path} is a safetensors file, but not one saved by restain") from None
     except (SafetensorError, ValueError, AttributeError, TypeError, OSError, RecursionError) as error:
-        raise FormatError(f"{path} is damaged or not a safetensors file ({error})") from error
+        raise FormatError(f"{path} is damaged or not a safetensors file ({reason_of(error)})") from error
     return str(kind), arrays, facts
+
+
+def reason_of(error: Exception) -> str:
+    """What an error says, in one line and bounded: a damaged file may have put anything into it."""
+    return " ".join(str(error).split())[:200]
 
 
 def shortened(name: str) -> str:

@@ -219,7 +219,7 @@ class ColorHistogram:
             histogram = cls._checked(arrays["codes"], arrays["counts"])
             return replace(histogram, flat=flat, icc_profile=icc, provenance=dict(facts["provenance"]))
         except (KeyError, ValueError, TypeError) as error:
-            raise FormatError(f"{path} is a damaged colour histogram ({error})") from None
+            raise FormatError(f"{path} is a damaged colour histogram ({files.reason_of(error)})") from None
 
     @classmethod
     def _summed(cls, codes: Codes, counts: NDArray[np.float64]) -> "ColorHistogram":

@@ -51,7 +51,7 @@ def load(path: str | os.PathLike[str]) -> "Normalizer":
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, FormatError):
             raise
-        raise FormatError(f"{path} is a damaged normalizer ({error})") from None
+        raise FormatError(f"{path} is a damaged normalizer ({files.reason_of(error)})") from None
     return normalizer
 
 

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from restain.errors import FormatError, InputError
+from restain.files import reason_of
 from restain.methods.saving import from_arrays
 from restain.systems import SYSTEMS
 from restain.systems.base import System
@@ -55,5 +56,5 @@ def make_system(path: Path, arrays: Mapping[str, NDArray[Any]], facts: Mapping[s
     except (KeyError, TypeError, ValueError, RuntimeError, InputError) as error:
         if isinstance(error, FormatError):
             raise
-        raise FormatError(f"{path} is a damaged system ({' '.join(str(error).split())[:200]})") from None
+        raise FormatError(f"{path} is a damaged system ({reason_of(error)})") from None
     return system

@@ -123,7 +123,7 @@ class Model(Generic[Settings]):
                 raise ValueError("its classes or weights cannot be")
             network = NETWORKS[settings.network](settings.width, len(classes) or 1)
         except (InputError, KeyError, TypeError, ValueError) as error:
-            raise FormatError(f"{path} is a damaged {cls.kind} ({' '.join(str(error).split())[:200]})") from None
+            raise FormatError(f"{path} is a damaged {cls.kind} ({files.reason_of(error)})") from None
         state = {name: torch.from_numpy(array) for name, array in arrays.items()}
         return cls(settings, classes, training, load_into(network, state, path))
 
