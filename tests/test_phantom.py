@@ -5,6 +5,8 @@ import pytest
 
 from restain.phantom import RBC, STAINS_A, STAINS_B, Phantom, Scanner, make_phantom, render
 
+from .methods.oracles import angles_between
+
 BLUISH = Scanner(white=(232.0, 236.0, 240.0))
 
 
@@ -22,11 +24,6 @@ def macenko(image: np.ndarray, white: tuple[float, float, float]) -> np.ndarray:
     angles = np.percentile(np.arctan2(across, along), [1, 99])
     rows = np.stack([np.cos(angles), np.sin(angles)], axis=1) @ plane.T
     return rows[np.argsort(-rows[:, 0])]
-
-
-def angles_between(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Degrees between unit vectors, row by row."""
-    return np.degrees(np.arccos(np.clip((rows * others).sum(axis=1), -1, 1)))
 
 
 def same_tissue(one: Phantom, other: Phantom) -> bool:

@@ -31,6 +31,11 @@ def balanced(white: np.ndarray) -> np.ndarray:
     return np.clip((LEVELS + 1) / (np.asarray(white)[:, None] + 1) * 256 - 1, 0, 255)
 
 
+def angles_between(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Degrees between unit vectors, row by row."""
+    return np.degrees(np.arccos(np.clip((rows * others).sum(axis=1), -1, 1)))
+
+
 # ---- CIELAB, as scikit-image has it: sRGB, D65, 2 degrees --------------------------------------------------------
 
 XYZ = np.array([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]])
