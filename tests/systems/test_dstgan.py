@@ -372,7 +372,8 @@ def test_it_overfits_a_batch(phantom: Phantom) -> None:
     torch.manual_seed(0)
     system = DSTGAN(
         config={
-            "channels": 12, "merges": 3, "attention_window": 2, "heads": (1, 2, 4), "crop": 32, "checkpoint": False,
+            "channels": 12, "merges": 3, "attention_window": 2, "heads": (1, 2, 4), "crop": 32, "depths": 1,
+            "checkpoint": False,
             "discriminator_channels": 4, "learning_rate": 3e-3, "lambda_sup": 100.0, "hist_bins": 16, "hist_size": 32,
         }
     )  # fmt: skip

@@ -27,7 +27,13 @@ CASES = {
 
 def trained(name: str, background: str = "match"):
     torch.manual_seed(3)
-    return SYSTEMS[name](config=CASES[name], trainable=False, background=background).finish(WHITE, "glass", {"a": "b"})
+    system = SYSTEMS[name](config=CASES[name], trainable=False, background=background)
+    if (
+        name == "dstgan"
+    ):  # a pair of blocks, plain and shifted, at one level stands for all: exporting each takes seconds
+        for blocks in (*system.generator.down[1:], *system.generator.up):
+            del blocks[1:]
+    return system.finish(WHITE, "glass", {"a": "b"})
 
 
 def pictures(side: int) -> np.ndarray:

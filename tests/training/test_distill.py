@@ -181,25 +181,12 @@ def test_only_an_earlier_distillation_is_replaced(part: str, folder: Path, teach
     own = tmp_path / "run" / part / "thesis.txt"
     own.parent.mkdir(parents=True)
     own.write_text("years of work")
+    images, output = [str(folder / "images")], tmp_path / "s.safetensors"
     with pytest.raises(OutputError, match=f"{part} is not of an earlier distillation"):
-        distill(
-            teacher,
-            [str(folder / "images")],
-            tmp_path / "s.safetensors",
-            settings,
-            run=tmp_path / "run",
-            overwrite=True,
-        )
+        distill(teacher, images, output, settings, run=tmp_path / "run", overwrite=True)
     assert own.read_text() == "years of work"
     for overwrite in (False, True):
-        distill(
-            teacher,
-            [str(folder / "images")],
-            tmp_path / "s.safetensors",
-            settings,
-            run=tmp_path / "new",
-            overwrite=overwrite,
-        )
+        distill(teacher, images, output, settings, run=tmp_path / "new", overwrite=overwrite)
 
 
 def test_tiles_too_small_to_be_judged_spoil_nothing(folder: Path, teacher: Macenko, tmp_path: Path) -> None:
