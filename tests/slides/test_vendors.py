@@ -19,6 +19,7 @@ from restain.color.images import RGB8
 from restain.errors import SlideError
 from restain.methods.macenko import Macenko
 from restain.slides import claims
+from restain.slides.batch import is_image
 from restain.slides.codecs import PyramidSettings
 from restain.slides.pipeline import normalize_slide
 from restain.slides.reader import open_slide
@@ -278,6 +279,11 @@ def test_a_synthetic_slide_normalized(vendor: str, fitted: Macenko, tissue: RGB8
     assert np.abs(got - wanted).mean() <= (1.5 if vendor in JPEG else 0)
     with open_slide(tmp_path / "out.tif") as slide:
         assert slide.mpp == pytest.approx((0.5, 0.5))
+
+
+def test_folders_are_searched_for_every_vendor_s_slides(tmp_path: Path) -> None:
+    for ending in ("svs", "ndpi", "vms", "scn", "mrxs", "bif", "svslide", "czi", "tiff", "dcm"):
+        assert is_image(tmp_path / f"SLIDE.{ending.upper()}")
 
 
 def test_tiles_that_a_scanner_left_out_stay_left_out(tissue: RGB8, fitted: Macenko, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ from restain.strict_json import to_json
 Estimate = Literal["image", "folder"]
 
 IMAGE_SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".ppm", ".jp2"])
-SLIDE_SUFFIXES = frozenset([".svs", ".ndpi", ".scn", ".mrxs", ".bif", ".vms", ".vmu", ".svslide", ".dcm"])
+SLIDE_SUFFIXES = frozenset([".svs", ".ndpi", ".scn", ".mrxs", ".bif", ".vms", ".vmu", ".svslide", ".czi", ".dcm"])
 
 SLIDE_PIXELS = 32_000_000
 """A plain image above this many pixels is sampled, and written, like a slide."""
