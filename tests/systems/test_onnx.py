@@ -28,9 +28,7 @@ CASES = {
 def trained(name: str, background: str = "match"):
     torch.manual_seed(3)
     system = SYSTEMS[name](config=CASES[name], trainable=False, background=background)
-    if (
-        name == "dstgan"
-    ):  # a pair of blocks, plain and shifted, at one level stands for all: exporting each takes seconds
+    if name == "dstgan":  # plain and shifted blocks at one level stand for all: exporting each takes seconds
         for blocks in (*system.generator.down[1:], *system.generator.up):
             del blocks[1:]
     return system.finish(WHITE, "glass", {"a": "b"})
