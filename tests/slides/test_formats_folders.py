@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from restain.color.images import RGB8
@@ -430,7 +431,7 @@ def test_the_command_writes_what_the_name_says(run: Run, pyramid: Path, tmp_path
     ):
         outcome = run("normalize", pyramid, tmp_path / name, "--tile-size", 64, *more)
         assert (outcome.code, outcome.err) == (0, "")
-    assert zarr.open_group(tmp_path / "o.ome.zarr", mode="r")["0"].metadata.codecs[1].to_dict()["name"] == "gzip"
+    assert type(zarr.open_group(tmp_path / "o.ome.zarr", mode="r")["0"].compressors[0]) is zarr.codecs.GzipCodec
     pixels = []
     for name in ("o.ome.zarr", "o.ome.tif"):
         with open_slide(tmp_path / name) as slide:
@@ -460,6 +461,23 @@ def test_the_command_takes_folders_among_a_cohort(run: Run, cohort: Path, tmp_pa
     outcome = run("normalize", cohort, tmp_path / "p.ome.zarr")
     assert outcome.code == 2
     assert "named like one; several inputs need a folder" in outcome.err
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_command_separates_a_slide_that_is_a_folder(run: Run, name: str, tissue: RGB8, tmp_path: Path) -> None:
+    """It is one slide, and no folder to be searched through: its stains are those of the same pixels in a file."""
+    write_array(tmp_path / name, tissue, settings=SMALL, mpp=MPP)
+    with open_slide(tmp_path / name) as slide:
+        decoded, _ = slide.read_region((0, 0), 0, slide.dimensions)
+    Image.fromarray(decoded).save(tmp_path / "same.png")
+    outcome = run("separate", tmp_path / name, tmp_path / "folder", "--tile-size", 64, "--white", "236,231,228")
+    assert (outcome.code, outcome.err.count("Traceback")) == (0, 0), outcome.err
+    assert run("separate", tmp_path / "same.png", tmp_path / "file", "--white", "236,231,228").code == 0
+    for stain in ("hematoxylin", "eosin"):
+        [written] = (tmp_path / "folder").glob(f"*{stain}.tif")
+        [wanted] = (tmp_path / "file").glob(f"*{stain}.png")
+        apart = np.abs(tifffile.imread(written).astype(int) - np.asarray(Image.open(wanted)))
+        assert apart.mean() < 3  # of JPEG
 
 
 def test_the_command_writes_a_cohort_in_another_format(run: Run, cohort: Path, tissue: RGB8, tmp_path: Path) -> None:

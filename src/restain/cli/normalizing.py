@@ -116,8 +116,7 @@ def normalize(
         overwrite=overwrite,
         workers=workers,
     )
-    files = find_sources(source)
-    many = files != [Path(source)]
+    files, many = find_sources(source)
     if target_consensus and (target is not None or normalizer is not None):
         raise InputError("--target-consensus finds the reference itself; leave out --target and --normalizer")
     if not many and (target_consensus or scheduler is not None):

@@ -84,10 +84,9 @@ def separate(
         overwrite=overwrite,
         workers=workers,
     )
-    files = find_sources(source)
+    files, many = find_sources(source)
     if not output.is_dir() and is_image(output):
         raise OutputError(f"{output} is named like a file; name a folder, as every stain gets a file of its own")
-    many = Path(source).is_dir() or len(files) > 1 or not Path(source).exists()
     results: list[SeparationResult] = []
     failures: list[Failure] = []
     if many:

@@ -6,14 +6,17 @@ from pathlib import Path
 from restain.errors import InputError, OutputError
 
 
-def find_sources(source: str) -> list[Path]:
-    """The files that an argument names; raises `InputError` where there are none."""
+def find_sources(source: str) -> tuple[list[Path], bool]:
+    """The files that an argument names, and whether it names several: a folder or pattern, of however many files.
+
+    A folder that is one slide is one file. Raises `InputError` where there are none.
+    """
     from restain.references import find_files
 
     files = find_files(source)
     if not files:
         raise InputError(f"{source} does not exist, or no file matches it")
-    return files
+    return files, files != [Path(source)]
 
 
 def root_of(source: str, files: list[Path]) -> Path:
