@@ -176,12 +176,15 @@ class ColorHistogram:
         colors = self.colors
         level = (colors >> np.uint8(8 - bits)).astype(np.int64)
         group = (level[:, 0] << 2 * bits) | (level[:, 1] << bits) | level[:, 2]
-        weight = np.bincount(group, self.counts, minlength=1 << 3 * bits)
-        used = np.flatnonzero(weight)
-        total = [np.bincount(group, self.counts * colors[:, channel], minlength=1 << 3 * bits) for channel in range(3)]
-        means = np.stack([channel[used] / weight[used] for channel in total], axis=1)
+        # Numbered anew without the empty bins, which are most: sums over few stay in the cache.
+        present = np.zeros(1 << 3 * bits, np.bool_)
+        present[group] = True
+        number = np.cumsum(present, dtype=np.int32)[group] - 1
+        weight = np.bincount(number, self.counts)
+        total = [np.bincount(number, self.counts * colors[:, channel]) for channel in range(3)]
+        means = np.stack([channel / weight for channel in total], axis=1)
         # A mean stays in its bin when it is rounded, so the colours are still in order and different.
-        coarse = replace(self, codes=pack(np.rint(means).astype(np.uint8)), counts=weight[used].astype(np.float64))
+        coarse = replace(self, codes=pack(np.rint(means).astype(np.uint8)), counts=weight.astype(np.float64))
         return coarse if self.flat is None else replace(coarse, flat=self.flat.binned(bits))
 
     def where(self, keep: Mask) -> "ColorHistogram":
@@ -223,10 +226,14 @@ class ColorHistogram:
 
     @classmethod
     def _summed(cls, codes: Codes, counts: NDArray[np.float64]) -> "ColorHistogram":
-        unique, group = np.unique(codes, return_inverse=True)
-        totals = np.bincount(group, counts, minlength=len(unique)).astype(np.float64)
+        if not len(codes):
+            return cls(np.zeros(0, np.uint32), np.zeros(0))
+        order = np.argsort(codes, kind="stable")  # which merges what is sorted already in one pass
+        ordered = codes[order]
+        first = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+        totals = np.add.reduceat(np.asarray(counts, np.float64)[order], first)
         keep = totals > 0
-        return cls(unique[keep].astype(np.uint32), totals[keep])
+        return cls(ordered[first][keep].astype(np.uint32), totals[keep])
 
     @classmethod
     def _checked(cls, codes: NDArray[Any], counts: NDArray[Any]) -> "ColorHistogram":

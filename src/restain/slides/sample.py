@@ -152,12 +152,11 @@ def _see(slide: Slide) -> tuple[Mask, Mask]:
 
 def _any_in_tiles(mask: NDArray[np.bool_], rows: int, columns: int, tall: float, wide: float) -> NDArray[np.bool_]:
     """Whether any thumbnail pixel that touches a tile is set; `tall`, `wide` are the slide's sides in tiles."""
-    total = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), np.int64)
-    np.cumsum(np.cumsum(mask, axis=0, dtype=np.int64), axis=1, out=total[1:, 1:])
-    top, bottom = _touching(mask.shape[0], rows, tall)
+    found = np.zeros((rows, columns), np.bool_)
     left, right = _touching(mask.shape[1], columns, wide)
-    inside = total[bottom][:, right] - total[top][:, right] - total[bottom][:, left] + total[top][:, left]
-    found: NDArray[np.bool_] = inside > 0
+    for row, (top, bottom) in enumerate(zip(*_touching(mask.shape[0], rows, tall), strict=True)):
+        band = np.flatnonzero(mask[top:bottom].any(axis=0))
+        found[row] = np.searchsorted(band, right) > np.searchsorted(band, left)
     return found
 
 
