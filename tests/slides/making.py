@@ -16,7 +16,7 @@ from restain.slides.writer import write_array, write_pyramid
 SMALL = PyramidSettings(tile=64)
 
 BARE: dict[str, Any] = {
-    "mpp": None, "icc_profile": None, "description": "", "software": "test", "associated": {}, "run": map
+    "mpp": None, "icc_profile": None, "description": "", "software": "test", "associated": {}, "pool": None
 }  # fmt: skip
 """What `write_pyramid` is to be told beside tiles, where nothing of it matters."""
 

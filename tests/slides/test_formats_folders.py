@@ -255,7 +255,7 @@ def sync(number):
         os.kill(os.getpid(), signal.SIGKILL)
 os.fsync = sync
 write_pyramid(path, (128, 256), tiles(), settings=settings, mpp=(1, 1), icc_profile=None, description="", software="",
-              associated={}, run=map)
+              associated={}, pool=None)
 """
 
 

@@ -300,7 +300,7 @@ def test_the_bytes_do_not_depend_on_the_number_of_threads(tissue: RGB8, tmp_path
     write_with_holes(tmp_path / "serial.tif", tissue, {(1, 2)})
     for workers in (1, 2, 5):
         with ThreadPoolExecutor(workers) as pool:
-            write_with_holes(tmp_path / f"{workers}.tif", tissue, {(1, 2)}, run=pool.map)
+            write_with_holes(tmp_path / f"{workers}.tif", tissue, {(1, 2)}, pool=pool)
         assert (tmp_path / f"{workers}.tif").read_bytes() == (tmp_path / "serial.tif").read_bytes()
 
 

@@ -1,8 +1,8 @@
 """The smaller levels of a pyramid, built from level 0 while its tiles pass by.
 
 Tiles come in once, in reading order. Each was halved when it was encoded; its half is handed to the next level, which
-does the same as soon as a row of its own tiles is complete. Encoded tiles of the smaller levels wait in a temporary
-file.
+encodes a tile of its own as soon as all that it is made of are there, and hands its half on. Encoded tiles of the
+smaller levels wait in a temporary file.
 
 Memory bound
 ------------
@@ -10,17 +10,16 @@ Each level keeps one row of its tiles: in all twice 3 · width · tile bytes (30
 the tiles in flight, which the caller bounds. Nothing grows with the height.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import IO, Any
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor, Future
+from itertools import pairwise
+from typing import IO
 
 import numpy as np
-from numpy.typing import NDArray
 
 from restain.color.images import RGB8
 from restain.slides.codecs import EncodedTile, PyramidSettings, encode_tile
-
-Map = Callable[[Callable[[Any], EncodedTile], Iterable[Any]], Iterable[EncodedTile]]
-"""An ordered map, such as `map` or a thread pool's."""
 
 
 def level_sizes(size: tuple[int, int], tile: int) -> list[tuple[int, int]]:
@@ -33,7 +32,12 @@ def level_sizes(size: tuple[int, int], tile: int) -> list[tuple[int, int]]:
 
 
 def stream_levels(
-    size: tuple[int, int], tiles: Iterable[EncodedTile], settings: PyramidSettings, *, spool: IO[bytes], run: Map
+    size: tuple[int, int],
+    tiles: Iterable[EncodedTile],
+    settings: PyramidSettings,
+    *,
+    spool: IO[bytes],
+    pool: Executor | None = None,
 ) -> Iterator[tuple[int, int, Iterator[bytes]]]:
     """All levels of a pyramid, in order: (width, height, encoded tiles in reading order), b"" for a missing tile.
 
@@ -44,10 +48,10 @@ def stream_levels(
         tiles: level 0 in reading order, from `encode_tile`.
         settings: what they were encoded with.
         spool: a file for the tiles of smaller levels, open for writing and reading.
-        run: the map in which smaller levels are encoded.
+        pool: threads in which smaller levels are encoded; None for this one.
     """
     sizes = level_sizes(size, settings.tile)
-    smaller = _Levels(sizes[1:], settings, spool, run)
+    smaller = _Levels(sizes, settings, spool, pool)
 
     def level_zero() -> Iterator[bytes]:
         across = -(-size[0] // settings.tile)
@@ -64,64 +68,98 @@ def stream_levels(
 class _Levels:
     """The smaller levels while they are being built: a row of tiles each in memory, encoded tiles in the spool."""
 
-    def __init__(self, sizes: list[tuple[int, int]], settings: PyramidSettings, spool: IO[bytes], run: Map) -> None:
-        self._sizes = sizes
+    def __init__(
+        self, sizes: list[tuple[int, int]], settings: PyramidSettings, spool: IO[bytes], pool: Executor | None
+    ) -> None:
         self._settings = settings
         self._spool = spool
-        self._run = run
-        side = settings.tile
-        across = [-(-width // side) for width, _ in sizes]
-        self._rows: list[RGB8] = [np.empty((side, n * side, 3), np.uint8) for n in across]
-        self._present: list[NDArray[np.bool_]] = [np.zeros((2, 2 * n), np.bool_) for n in across]
-        self._done = [0] * len(sizes)  # rows of tiles encoded
-        self._index: list[list[tuple[int, int]]] = [[] for _ in sizes]
+        self._pool = pool
+        self._levels = [_Level(size, above, settings.tile) for above, size in pairwise(sizes)]
 
     def add(self, level: int, row: int, column: int, half: RGB8 | None) -> None:
         """Paste the half-size pixels of tile (row, column) of the level above into `level`."""
-        if level == len(self._sizes):
+        if level == len(self._levels):
             return
-        if row // 2 > self._done[level]:
-            self._encode_row(level)
-        side = self._settings.tile // 2
-        y, x = (row % 2) * side, column * side
-        if x >= self._rows[level].shape[1]:  # a last column of odd pixels, halved to nothing
-            return
-        target = self._rows[level][y : y + side, x : x + side]
+        into = self._levels[level]
+        if row // 2 < into.down and column // 2 < into.across:  # else a last row or column of odd pixels
+            self._collect(level, before=(row // 2, column // 2))
+            into.paste(row, column, half)
+            if into.is_last_part(row, column):
+                pixels = into.tile(row // 2, column // 2)
+                into.waiting.append((row // 2, column // 2, self._submit(pixels)))
+        self._collect(level)
+
+    def finish(self) -> None:
+        """Wait for all tiles, from the largest level to the smallest."""
+        for level, into in enumerate(self._levels):
+            self._collect(level, before=(into.down + 1, 0))
+
+    def read(self, level: int) -> Iterator[bytes]:
+        """The encoded tiles of a level, in reading order."""
+        for offset, count in self._levels[level].index:
+            self._spool.seek(offset)
+            yield self._spool.read(count)
+
+    def _submit(self, pixels: RGB8 | None) -> "Future[EncodedTile]":
+        if self._pool is not None:
+            return self._pool.submit(encode_tile, pixels, self._settings)
+        done: Future[EncodedTile] = Future()
+        done.set_result(encode_tile(pixels, self._settings))
+        return done
+
+    def _collect(self, level: int, before: tuple[int, int] = (0, 0)) -> None:
+        """Spool and hand on the tiles that are encoded; wait for those whose place is needed for tile `before`."""
+        waiting = self._levels[level].waiting
+        while waiting:
+            row, column, future = waiting[0]
+            if not future.done() and (row >= before[0] or (row == before[0] - 1 and column > before[1])):
+                return
+            waiting.popleft()
+            tile = future.result()
+            self._spool.seek(0, 2)
+            self._levels[level].index.append((self._spool.tell(), len(tile.data)))
+            self._spool.write(tile.data)
+            self.add(level + 1, row, column, tile.half)
+
+
+class _Level:
+    """One smaller level: the row of its tiles that is being put together, and those that are being encoded.
+
+    Args:
+        size: (width, height).
+        above: of the level that it is made of.
+        side: of a tile.
+    """
+
+    def __init__(self, size: tuple[int, int], above: tuple[int, int], side: int) -> None:
+        self._size, self._side = size, side
+        self.across, self.down = (-(-length // side) for length in size)
+        self._parts = [-(-length // side) for length in above]  # tiles of the level above: across, down
+        self._staging: RGB8 = np.empty((side, self.across * side, 3), np.uint8)
+        self._some = np.zeros(self.across, np.bool_)  # which tiles of the row are not missing
+        self.waiting: deque[tuple[int, int, Future[EncodedTile]]] = deque()
+        self.index: list[tuple[int, int]] = []  # where in the spool each tile is, and how long
+
+    def paste(self, row: int, column: int, half: RGB8 | None) -> None:
+        """Put in the half-size tile (row, column) of the level above; None if it is missing."""
+        side = self._side // 2
+        y, x = row % 2 * side, column * side
+        target = self._staging[y : y + side, x : x + side]
+        if row % 2 == 0 and column % 2 == 0:
+            self._some[column // 2] = False
         if half is None:
             target[...] = 255
         else:
             target[...] = half[:, : target.shape[1]]
-            self._present[level][row % 2, column] = True
+            self._some[column // 2] = True
 
-    def finish(self) -> None:
-        """Encode what is still waiting, from the largest level to the smallest."""
-        for level, (_, height) in enumerate(self._sizes):
-            while self._done[level] * self._settings.tile < height:
-                self._encode_row(level)
+    def is_last_part(self, row: int, column: int) -> bool:
+        """Whether with tile (row, column) of the level above a tile of this one is complete."""
+        return (row % 2 == 1 or row == self._parts[1] - 1) and (column % 2 == 1 or column == self._parts[0] - 1)
 
-    def read(self, level: int) -> Iterator[bytes]:
-        """The encoded tiles of a level, in reading order."""
-        for offset, count in self._index[level]:
-            self._spool.seek(offset)
-            yield self._spool.read(count)
-
-    def _encode_row(self, level: int) -> None:
-        side = self._settings.tile
-        width, height = self._sizes[level]
-        staging, present, row = self._rows[level], self._present[level], self._done[level]
-        real = min(side, height - row * side)
-        if real < side:  # repeat the last real row of pixels, as `encode_tile` would
-            staging[real:] = staging[real - 1]
-        right = (width - 1) % side + 1 + (staging.shape[1] - side)
-        staging[:, right:] = staging[:, right - 1 : right]
-        columns = range(staging.shape[1] // side)
-        some = np.any(present.reshape(2, -1, 2), axis=(0, 2))
-        jobs = [staging[:, c * side : (c + 1) * side] if some[c] else None for c in columns]
-        encoded = list(self._run(lambda pixels: encode_tile(pixels, self._settings), jobs))
-        present[:] = False
-        self._done[level] += 1
-        self._spool.seek(0, 2)
-        for column, tile in enumerate(encoded):
-            self._index[level].append((self._spool.tell(), len(tile.data)))
-            self._spool.write(tile.data)
-            self.add(level + 1, row, column, tile.half)
+    def tile(self, row: int, column: int) -> RGB8 | None:
+        """The pixels of a tile that is complete, without what reaches beyond the level; None if it is missing."""
+        if not self._some[column]:
+            return None
+        left, width, height = column * self._side, *self._size
+        return self._staging[: min(self._side, height - row * self._side), left : min(left + self._side, width)]

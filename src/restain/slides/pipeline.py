@@ -200,7 +200,7 @@ def write_mapped(
             description=description,
             software=f"restain {__version__}",
             associated=associated or {},
-            run=pool.map,
+            pool=pool,
             overwrite=overwrite,
             objective_power=slide.objective_power,
         )
@@ -303,7 +303,7 @@ def _mapped_tiles(
         return encoded
 
     positions = ((x, y) for y in range(0, height, side) for x in range(0, width, side))
-    return _ordered(pool, job, positions, 4 * workers)
+    return _ordered(pool, job, positions, 16 * workers)
 
 
 def _windowed_tiles(

@@ -3,6 +3,7 @@
 import math
 import tempfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor
 from pathlib import Path
 
 from restain.color.images import RGB8
@@ -11,10 +12,10 @@ from restain.files import atomic_output
 from restain.slides.codecs import EncodedTile, PyramidSettings, encode_tile
 from restain.slides.folders import atomic_folder
 from restain.slides.formats import FORMATS, Travelling, format_of
-from restain.slides.levels import Map, level_sizes, stream_levels
+from restain.slides.levels import level_sizes, stream_levels
 from restain.slides.tiff_writer import write_tiff
 
-__all__ = ["EncodedTile", "Map", "PyramidSettings", "encode_tile", "settings_for", "write_array", "write_pyramid"]
+__all__ = ["EncodedTile", "PyramidSettings", "encode_tile", "settings_for", "write_array", "write_pyramid"]
 
 
 def settings_for(
@@ -46,7 +47,7 @@ def write_pyramid(
     description: str,
     software: str,
     associated: Mapping[str, RGB8],
-    run: Map,
+    pool: Executor | None,
     overwrite: bool = False,
     objective_power: float | None = None,
 ) -> None:
@@ -62,7 +63,7 @@ def write_pyramid(
         description: what was done, ASCII.
         software: name and version of the writer.
         associated: further images by name ("label", "macro"), written beside the levels.
-        run: an ordered parallel map, in which the smaller levels are encoded.
+        pool: threads in which the smaller levels are encoded; None for this one.
         overwrite: replace an existing output.
         objective_power: magnification, None if unknown.
 
@@ -81,7 +82,7 @@ def write_pyramid(
     count = len(level_sizes(size, settings.tile))
     atomic = atomic_folder if FORMATS[format].folder else atomic_output
     with atomic(path, overwrite=overwrite) as temporary, tempfile.TemporaryFile(dir=path.parent) as spool:
-        levels = stream_levels(size, tiles, settings, spool=spool, run=run)
+        levels = stream_levels(size, tiles, settings, spool=spool, pool=pool)
         if format == "ome-zarr":
             from restain.slides.zarr_writer import write_zarr
 
@@ -125,7 +126,7 @@ def write_array(
         description=description,
         software=software,
         associated={},
-        run=map,
+        pool=None,
         overwrite=overwrite,
         objective_power=objective_power,
     )
