@@ -165,6 +165,11 @@ class ColorMap:
         self.compile()
         return self._packed[places(np.arange(COLORS, dtype=np.uint32))] & _CODE
 
+    @property
+    def entries(self) -> NDArray[np.uint32]:
+        """The table itself, packed as kernels.py describes; of a lazy map some entries are 0."""
+        return self._packed
+
     def then(self, second: "ColorMap") -> "ColorMap":
         """The one map that does what this map and then `second` do, byte for byte.
 

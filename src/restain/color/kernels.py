@@ -40,7 +40,7 @@ def _cache_folder() -> str | None:
 _CACHE = _cache_folder()
 
 
-def _kernel(function: Callable[..., Any]) -> Any:
+def kernel(function: Callable[..., Any]) -> Any:
     # Numba chooses the cache folder when it decorates; the setting is put back so that other users of Numba in
     # this process keep theirs.
     config: Any = numba.config
@@ -103,7 +103,7 @@ def _look_ahead(table: NDArray[np.uint32], pixels: NDArray[np.uint8], start: int
         _prefetch(table, entries[j])  # type: ignore[call-arg]  # Numba gives the first argument
 
 
-@_kernel
+@kernel
 def apply_table(
     table: NDArray[np.uint32], pixels: NDArray[np.uint8], out: NDArray[np.uint8], waiting: NDArray[np.uint32]
 ) -> int:
@@ -140,7 +140,7 @@ def apply_table(
     return count
 
 
-@_kernel
+@kernel
 def list_missing(table: NDArray[np.uint32], pixels: NDArray[np.uint8], missing: NDArray[np.uint32]) -> int:
     """Write the codes that occur in `pixels` (3n,) but are not ready to `missing`, each once; return how many."""
     count = 0
@@ -153,7 +153,7 @@ def list_missing(table: NDArray[np.uint32], pixels: NDArray[np.uint8], missing: 
     return count
 
 
-@_kernel
+@kernel
 def count_colors(
     counts: NDArray[np.uint32], pixels: NDArray[np.uint8], mask: NDArray[np.bool_], seen: NDArray[np.uint32]
 ) -> int:
@@ -179,7 +179,7 @@ def count_colors(
     return count
 
 
-@_kernel
+@kernel
 def is_uniform(image: NDArray[np.uint8]) -> bool:
     """Whether all pixels (H, W, 3) are alike; found out at the first that is not."""
     red, green, blue = image[0, 0, 0], image[0, 0, 1], image[0, 0, 2]
@@ -190,7 +190,7 @@ def is_uniform(image: NDArray[np.uint8]) -> bool:
     return True
 
 
-@_kernel
+@kernel
 def flat_blocks(
     image: NDArray[np.uint8], mask: NDArray[np.bool_], size: int, max_deviation: float, flat: NDArray[np.bool_]
 ) -> None:
@@ -223,7 +223,7 @@ def flat_blocks(
                 flat[top : top + size, left : left + size] = True
 
 
-@_kernel
+@kernel
 def halve(image: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
     """Average 2×2 pixels, rounding half up; `out` is (H//2, W//2, 3)."""
     for row in range(out.shape[0]):
@@ -238,7 +238,7 @@ def halve(image: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
                 out[row, column, channel] = np.uint8((total + 2) >> 2)
 
 
-@_kernel
+@kernel
 def affine(
     channels: NDArray[np.float64], weight: NDArray[np.float64], bias: NDArray[np.float64], rectify: bool
 ) -> NDArray[np.float64]:
@@ -265,7 +265,7 @@ def affine(
     return result
 
 
-@_kernel
+@kernel
 def trilinear(levels: NDArray[np.float64], colors: NDArray[np.float64]) -> NDArray[np.float64]:
     """A lattice (k, k, k, 3), C-ordered, at colours (n, 3): (n, 3); colours outside 0..255 are taken as its ends."""
     size = levels.shape[0]

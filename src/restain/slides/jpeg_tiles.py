@@ -23,7 +23,7 @@ import tifffile
 from restain.color.images import RGB8
 from restain.errors import SlideError
 from restain.slides.claims import encoded_size, jpeg_is_whole
-from restain.slides.reader import Piece, damaged
+from restain.slides.reader import JpegPiece, Piece, damaged
 
 LEAST_KEPT, MOST_KEPT = 16 << 20, 256 << 20
 _ADOBE = b"\xff\xee\x00\x0eAdobe"
@@ -48,6 +48,13 @@ def jpeg_header(tables: bytes | None, *, ycbcr: bool) -> bytes:
     return b"\xff\xd8" + adobe + (tables[2:-2] if tables else b"")
 
 
+def contradicts(data: bytes, *, ycbcr: bool) -> bool:
+    """Whether a stream says by a marker of its own that it holds other colours than its TIFF says."""
+    adobe = data.find(_ADOBE, 0, 256)
+    said = ycbcr if adobe < 0 else data[adobe + _TRANSFORM : adobe + _TRANSFORM + 1] == b"\x01"
+    return said != ycbcr or (b"JFIF" in data[:32] and not ycbcr)
+
+
 def decode_strictly(data: bytes, header: bytes, size: tuple[int, int], out: RGB8 | None = None) -> RGB8 | None:
     """Decode a TIFF's JPEG stream.
 
@@ -64,10 +71,7 @@ def decode_strictly(data: bytes, header: bytes, size: tuple[int, int], out: RGB8
     Raises:
         ValueError: it is damaged, which includes all that libjpeg warns of.
     """
-    ycbcr = header[2 + _TRANSFORM]
-    adobe = data.find(_ADOBE, 0, 256)
-    said = ycbcr if adobe < 0 else data[adobe + _TRANSFORM]
-    if encoded_size(data) != size or said != ycbcr or (b"JFIF" in data[:32] and not ycbcr):
+    if encoded_size(data) != size or contradicts(data, ycbcr=bool(header[2 + _TRANSFORM])):
         return None
     pixels: RGB8 = simplejpeg.decode_jpeg(header + data[2:], colorspace="RGB", buffer=out, strict=True)
     return pixels if out is None else out
@@ -123,6 +127,26 @@ class JpegTiles:
                     return None
                 out[y0 - top : y1 - top, x0 - left : x1 - left] = pixels[y0 - y : y1 - y, x0 - x : x1 - x]
         return out
+
+    def pieces(self, level: int, left: int, top: int, width: int, height: int) -> list[JpegPiece] | None:
+        """The streams of a rectangle, in pixels of the level; None if one is missing, cut, or contradicts its TIFF."""
+        grid = self.levels[level]
+        if grid is None or left < 0 or top < 0 or left + width > grid.size[0] or top + height > grid.size[1]:
+            return None
+        (wide, tall), found = grid.side, []
+        for row in range(top // tall, -(-(top + height) // tall)):
+            for column in range(left // wide, -(-(left + width) // wide)):
+                offset, count = grid.places[row * grid.columns + column]
+                if count == 0:
+                    return None
+                data = self._bytes_at(offset, count)
+                if len(data) < count or contradicts(data, ycbcr=grid.ycbcr):
+                    return None
+                x, y = column * wide, row * tall
+                window = (max(left - x, 0), max(top - y, 0), min(left + width - x, wide), min(top + height - y, tall))
+                place = (x + window[0] - left, y + window[1] - top)
+                found.append(JpegPiece(data, grid.tables, grid.ycbcr, grid.side, window, place))
+        return found
 
     def close(self) -> None:
         """Let go of the file, which is closed when no other thread is reading it any more."""
@@ -204,7 +228,9 @@ class _Grid:
         self.side = (page.tilewidth, page.tilelength)
         self.columns = -(-page.imagewidth // page.tilewidth)
         self.places = list(zip(page.dataoffsets, page.databytecounts, strict=True))
-        self.header = jpeg_header(page.jpegtables, ycbcr=page.photometric == tifffile.PHOTOMETRIC.YCBCR)
+        self.ycbcr = page.photometric == tifffile.PHOTOMETRIC.YCBCR
+        self.tables = page.jpegtables[2:-2] if page.jpegtables else b""
+        self.header = jpeg_header(page.jpegtables, ycbcr=self.ycbcr)
 
 
 def _grid(pages: list[tifffile.TiffPage], size: tuple[int, int], *, first: bool) -> _Grid | None:

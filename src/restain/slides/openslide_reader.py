@@ -18,7 +18,7 @@ from restain.color.images import RGB8, as_rgb8
 from restain.errors import SlideError
 from restain.slides.claims import check_associated, check_size, check_tile
 from restain.slides.jpeg_tiles import JpegTiles, open_jpeg_tiles
-from restain.slides.reader import Mask, Slide, damaged, pieces
+from restain.slides.reader import JpegPiece, Mask, Slide, damaged, pieces
 
 PLAIN_TIFF = ("generic-tiff", "aperio")
 """Vendors whose levels are pages of tiles without gaps, overlaps or offsets."""
@@ -82,6 +82,9 @@ class OpenSlideSlide(Slide):
             if pixels is not None:
                 return pixels, None
         return self._through_openslide(location, 0, size)
+
+    def jpeg_pieces(self, location: tuple[int, int], size: tuple[int, int]) -> list[JpegPiece] | None:
+        return None if self._tiles is None else self._tiles.pieces(0, *location, *size)
 
     def _through_openslide(
         self, location: tuple[int, int], level: int, size: tuple[int, int]

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from restain import __version__
 from restain.color.colormap import ColorMap
@@ -32,6 +33,7 @@ from restain.slides.codecs import EncodedTile, PyramidSettings, encode_tile
 from restain.slides.cutter import Cutter
 from restain.slides.folders import is_slide_folder, refuse_output
 from restain.slides.forgiving import ForgivingSlide
+from restain.slides.glass_tiles import GlassTiles, glass_tiles
 from restain.slides.icc import Icc, srgb_profile
 from restain.slides.reader import Mask, OnError, Slide, open_slide
 from restain.slides.sample import estimate_slide, sample_slide
@@ -156,6 +158,7 @@ def normalize_slide(
         icc_profile=output_profile(normalizer),
         description=_description(source, normalizer, appearance, sample),
         settings=settings,
+        white=appearance.white_point,
         associated=_associated(source) if associated == "keep" else {},
         overwrite=overwrite,
         workers=workers,
@@ -176,6 +179,7 @@ def write_mapped(
     icc_profile: bytes | None,
     description: str,
     settings: PyramidSettings,
+    white: NDArray[np.float64] | None = None,
     associated: Mapping[str, RGB8] | None = None,
     overwrite: bool,
     workers: int,
@@ -183,11 +187,13 @@ def write_mapped(
 ) -> None:
     """Map every pixel of a slide into a pyramid of the same size and resolution; arguments as `write_pyramid`.
 
-    `report` is told of the stage "normalize". Padding stays padding.
+    `report` is told of the stage "normalize". Padding stays padding. With `white`, the slide's white point, tiles of
+    glass may be mapped without being decoded (`restain.slides.glass_tiles`).
     """
     with ThreadPoolExecutor(workers) as pool:
         if isinstance(pixel_map, ColorMap):
-            tiles = _mapped_tiles(slide, pixel_map, settings, pool, workers)
+            glass = None if white is None else glass_tiles(slide, pixel_map, white, settings)
+            tiles = _mapped_tiles(slide, pixel_map, glass, settings, pool, workers)
         else:
             tiles = _windowed_tiles(slide, pixel_map, settings, pool, workers)
         write_pyramid(
@@ -274,7 +280,12 @@ def _counted(
 
 
 def _mapped_tiles(
-    slide: Slide, color_map: ColorMap, settings: PyramidSettings, pool: ThreadPoolExecutor, workers: int
+    slide: Slide,
+    color_map: ColorMap,
+    glass: GlassTiles | None,
+    settings: PyramidSettings,
+    pool: ThreadPoolExecutor,
+    workers: int,
 ) -> Iterator[EncodedTile]:
     """Read, map and encode every tile of level 0, in reading order, a bounded number at a time."""
     from restain.color import kernels  # Numba takes long to import
@@ -285,6 +296,8 @@ def _mapped_tiles(
     uniform: dict[tuple[bytes, tuple[int, ...]], EncodedTile] = {}  # scanners fill what they skip with one colour
 
     def job(x: int, y: int) -> EncodedTile:
+        if glass is not None and (mapped := glass.encode(x, y)) is not None:
+            return mapped
         size = (min(side, width - x), min(side, height - y))
         tile: RGB8 | None = getattr(scratch, "tile", None)
         if tile is None or tile.shape[:2] != size[::-1]:

@@ -113,6 +113,19 @@ class Slide:
         """
         return self.read_region(location, 0, size)
 
+    def jpeg_pieces(self, location: tuple[int, int], size: tuple[int, int]) -> "list[JpegPiece] | None":
+        """The JPEG streams that a rectangle of level 0 is made of, as they are in the file, if it is of nothing else.
+
+        Args:
+            location: (x, y) of the top left corner.
+            size: (width, height).
+
+        Returns:
+            None where a reader has no streams to give, one is missing, or the rectangle reaches beyond the slide. What
+            is damaged is not found out here.
+        """
+        return None
+
     def thumbnail(self, longest: int = 2048) -> tuple[RGB8, Mask | None]:
         """The whole slide, at most `longest` pixels a side, by averaging; pixels and mask as `read_region`."""
         width, height = self.dimensions
@@ -189,6 +202,27 @@ class Slide:
 
     def __exit__(self, *_: Any) -> None:
         self.close()
+
+
+@dataclass(frozen=True)
+class JpegPiece:
+    """A part of a rectangle that comes from one JPEG tile.
+
+    Attributes:
+        data: the tile's stream.
+        tables: segments that it does not repeat, without SOI and EOI.
+        ycbcr: whether its components are YCbCr; else they are RGB.
+        size: (width, height) that the file says the tile has.
+        window: (left, top, right, bottom) of the part, in pixels of the tile.
+        place: (x, y) of the part, in pixels of the rectangle.
+    """
+
+    data: bytes
+    tables: bytes
+    ycbcr: bool
+    size: tuple[int, int]
+    window: tuple[int, int, int, int]
+    place: tuple[int, int]
 
 
 @dataclass(frozen=True)
