@@ -80,7 +80,7 @@ def test_chunks_that_are_missing_within_shards_are_padding(tissue: RGB8, tmp_pat
     holes = {(2, 3), (17, 5)} | set(itertools.product(range(16), range(16, 19)))  # the last: a whole shard
     bare: dict[str, Any] = {"mpp": None, "icc_profile": None, "description": "", "software": "", "associated": {}}
     path = tmp_path / "s.ome.zarr"
-    write_pyramid(path, (300, 300), with_holes(image, holes, 16), settings=settings(16), run=map, **bare)
+    write_pyramid(path, (300, 300), with_holes(image, holes, 16), settings=settings(16), pool=None, **bare)
     hole = np.zeros((300, 300), np.bool_)
     for row, column in holes:
         hole[16 * row : 16 * row + 16, 16 * column : 16 * column + 16] = True
