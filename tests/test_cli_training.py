@@ -19,7 +19,7 @@ from restain.training.checkpoint import load_state
 from restain.training.run_folder import RunFolder
 
 from .running import Outcome, Run
-from .training.small import CONFIGS, lines_of, steps_of, write_tissue
+from .training.small import CONFIGS, lines_of, quickly, steps_of, write_tissue
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +29,7 @@ def tissue(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("restain.training.session.plot_losses", lambda log, output: output)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    yield from quickly(monkeypatch)
 
 
 def command(system: str, tissue: Path, *more: object) -> list[object]:

@@ -4,12 +4,13 @@ import json
 import multiprocessing
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -166,6 +167,15 @@ from restain.cli import main
 exec(before)
 main(arguments)
 """
+
+
+def quickly(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One thread, which is faster for small networks, and no drawing of curves, which takes longer than all else."""
+    monkeypatch.setattr("restain.training.session.plot_losses", lambda log, output: output)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def start(
