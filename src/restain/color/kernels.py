@@ -225,17 +225,19 @@ def flat_blocks(
 
 @kernel
 def halve(image: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
-    """Average 2×2 pixels, rounding half up; `out` is (H//2, W//2, 3)."""
+    """Average 2×2 pixels, rounding half up; `out` is (H//2, W//2, 3). Both are contiguous."""
+    levels, halves = image.reshape(-1), out.reshape(-1)
+    line = np.uint64(3 * image.shape[1])  # unsigned, or Numba asks of each index whether to count from the end
     for row in range(out.shape[0]):
         for column in range(out.shape[1]):
+            above = np.uint64(2 * row) * line + np.uint64(6 * column)
+            below = above + line
+            into = np.uint64(3 * (row * out.shape[1] + column))
             for channel in range(3):
-                total = (
-                    int(image[2 * row, 2 * column, channel])
-                    + int(image[2 * row, 2 * column + 1, channel])
-                    + int(image[2 * row + 1, 2 * column, channel])
-                    + int(image[2 * row + 1, 2 * column + 1, channel])
-                )
-                out[row, column, channel] = np.uint8((total + 2) >> 2)
+                k = np.uint64(channel)
+                total = np.uint32(levels[above + k]) + np.uint32(levels[above + k + np.uint64(3)])
+                total += np.uint32(levels[below + k]) + np.uint32(levels[below + k + np.uint64(3)])
+                halves[into + k] = np.uint8((total + np.uint32(2)) >> np.uint32(2))
 
 
 @kernel

@@ -167,7 +167,7 @@ def read_blocks(
                 flat = runs[y, x, component] == runs[y, x, component + 1]
                 means[y, x, component] = np.floor(mean + np.float32(0.5)) if flat else mean
             specks[y, x] = False
-            if count > begin:
+            if count > begin and not _surely_inside(means[y, x], runs[y, x], weights, floats, lowest, highest):
                 _inverse_transform(means[y, x], runs[y, x], waves, weights, basis, pixels)
                 inside = True
                 for channel in range(3):
@@ -189,6 +189,29 @@ def read_blocks(
 def _int(bits: Any) -> int:
     """Unsigned to signed, which Numba makes a float of where they meet."""
     return np.int64(bits)  # type: ignore[return-value]
+
+
+@numba.njit(inline="always")
+def _surely_inside(
+    means: NDArray[np.float32],
+    runs: NDArray[np.int32],
+    weights: NDArray[np.float32],
+    to_rgb: NDArray[np.float32],
+    lowest: NDArray[np.float32],
+    highest: NDArray[np.float32],
+) -> bool:
+    """Whether the pixels of a block cannot be outside, whatever its waves, none of which is above 1/4 anywhere."""
+    inside = True
+    for channel in range(3):
+        level, swing = to_rgb[channel, 3], np.float32(0)
+        for component in range(3):
+            level += to_rgb[channel, component] * means[component]
+            total = np.float32(0)
+            for i in range(runs[component], runs[component + 1]):
+                total += abs(weights[i])
+            swing += abs(to_rgb[channel, component]) * total * np.float32(0.25)
+        inside &= lowest[channel] <= level - swing and level + swing <= highest[channel]
+    return inside
 
 
 @numba.njit(inline="always")
@@ -266,23 +289,27 @@ def write_blocks(
             flat = block[0] == block[3]
             if flat:
                 last = 0
-                entry = place(
-                    _fixed(to_rgb, 0, means[row, column], _HALF),
-                    _fixed(to_rgb, 1, means[row, column], _HALF),
-                    _fixed(to_rgb, 2, means[row, column], _HALF),
+                first, second, third = (
+                    int(means[row, column, 0]),
+                    int(means[row, column, 1]),
+                    int(means[row, column, 2]),
                 )
-                value_rgb = table[entry]
-                if not value_rgb & READY:
+                entry = place(
+                    _fixed(to_rgb, 0, first, second, third, _HALF),
+                    _fixed(to_rgb, 1, first, second, third, _HALF),
+                    _fixed(to_rgb, 2, first, second, third, _HALF),
+                )
+                mapped = table[entry]
+                if not mapped & READY:
                     missing[unknown] = code_at(entry)
                     unknown += 1
-                for channel in range(3):
-                    pixels[channel, 0] = (value_rgb >> np.uint32(16 - 8 * channel)) & np.uint32(255)
-                for component in range(3):
-                    level[component] = _fixed(from_rgb, component, pixels[:, 0], _HALF - (component > 0))
+                red, green, blue = np.uint8(mapped >> 16 & 255), np.uint8(mapped >> 8 & 255), np.uint8(mapped & 255)
+                level[0] = _fixed(from_rgb, 0, red, green, blue, _HALF)
+                level[1] = _fixed(from_rgb, 1, red, green, blue, _HALF - 1)
+                level[2] = _fixed(from_rgb, 2, red, green, blue, _HALF - 1)
                 for y in range(4 * row, 4 * row + 4):
                     for x in range(4 * column, 4 * column + 4):
-                        for channel in range(3):
-                            half[y, x, channel] = np.uint8(pixels[channel, 0])
+                        half[y, x, 0], half[y, x, 1], half[y, x, 2] = red, green, blue
             elif specks[row, column]:
                 last = 63
                 _inverse_transform(means[row, column], block, waves, weights, basis, pixels)
@@ -316,8 +343,10 @@ def write_blocks(
                 zeros = 0
                 for k in range(last + 1):
                     if k:
-                        value = _quantized(changed[component, k], quant[component, k])
-                        changed[component, k] = 0
+                        value = 0
+                        if changed[component, k] != 0:  # few are not
+                            value = _quantized(changed[component, k], quant[component, k])
+                            changed[component, k] = 0
                         if value == 0:
                             zeros += 1
                             continue
@@ -392,11 +421,10 @@ def _map_pixels(
 
 
 @numba.njit(inline="always")
-def _fixed(affine: NDArray[np.int64], channel: int, levels: NDArray[np.float32], half: int) -> np.uint8:
-    """One channel of a pixel (3,) of whole levels, as libjpeg computes it."""
-    total = affine[channel, 3] + half
-    for component in range(3):
-        total += affine[channel, component] * np.int64(levels[component])
+def _fixed(affine: NDArray[np.int64], channel: int, first: Any, second: Any, third: Any, half: int) -> np.uint8:
+    """One channel of a pixel of whole levels, as libjpeg computes it."""
+    total = affine[channel, 0] * np.int64(first) + affine[channel, 1] * np.int64(second)
+    total += affine[channel, 2] * np.int64(third) + affine[channel, 3] + half
     return np.uint8(min(max(total >> 16, 0), 255))
 
 
