@@ -9,7 +9,8 @@ empty glass with its noise; JPEG, quality 90, 4:4:4, with levels of a quarter an
 and writes a pyramid; libvips decodes, encodes and writes a pyramid, and changes no colour. Both start anew for each
 round, in turn. Files are written to the folder of the slides, and flushed to disk by restain alone.
 
-Stages are measured in one thread; their shares say where the time goes. The floor is decoding and encoding.
+Stages are measured in one thread; their shares say where the time goes. The floor is decoding and encoding. "Write" is
+all that remains: tiles of smaller levels put together, files written.
 """
 
 import argparse
@@ -19,8 +20,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import Executor, Future
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -31,7 +34,10 @@ from scipy import ndimage
 
 import restain
 from restain.color import kernels
+from restain.slides.codecs import EncodedTile, compress
+from restain.slides.glass_tiles import glass_tiles
 from restain.slides.sample import sample_slide
+from restain.slides.writer import settings_for, write_pyramid
 
 TILE, QUALITY = 512, 90
 TISSUE = 0.4
@@ -76,7 +82,7 @@ def main() -> None:
         print_header(f"A whole slide, file to file, {CORES} cores", f"slides made of {name}, 60 % glass")
         middle = sorted(slides)[len(slides) // 2]
         transcode(slides, folder, options.rounds, middle)
-        stages(slides[middle], middle)
+        stages(slides[middle], middle, folder)
         reading(slides[middle])
 
 
@@ -221,38 +227,84 @@ def transcode(slides: dict[float, Path], folder: Path, rounds: int, middle: floa
 # ---- stages, reading ------------------------------------------------------------------------------------------------
 
 
-def stages(path: Path, size: float) -> None:
-    """Seconds of one thread for each stage of a gigapixel."""
+class AtOnce(Executor):
+    """Encodes smaller levels in the calling thread, and keeps the time."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def submit(self, function: Any, /, *arguments: Any) -> "Future[Any]":
+        begin = time.thread_time()
+        done: Future[Any] = Future()
+        done.set_result(function(*arguments))
+        self.seconds += time.thread_time() - begin
+        return done
+
+
+def stages(path: Path, size: float, scratch: Path) -> None:
+    """Seconds of one thread for each stage of a slide, the pyramid written to disk."""
     normalizer = restain.Macenko().fit("he")
     clock = time.thread_time
-    spent = dict.fromkeys(("decode", "map", "encode", "halve"), 0.0)
+    spent = dict.fromkeys(("glass, not decoded", "decode", "map", "encode", "halve"), 0.0)
+    counts = dict.fromkeys(("glass", "tissue"), 0)
+    pool = AtOnce()
     with restain.open_slide(path) as slide:
-        color_map = normalizer.pixel_map(normalizer.estimate(sample_slide(slide)), lazy=True)
+        histogram = sample_slide(slide)
+        appearance = normalizer.estimate(histogram)
+        color_map = normalizer.pixel_map(appearance, lazy=True)
+        color_map.evaluate(histogram.codes)
+        settings = settings_for(scratch / "stages.tif", None, size=slide.dimensions, mpp=slide.mpp)
+        glass = glass_tiles(slide, color_map, appearance.white_point, settings)
         width, height = slide.dimensions
-        tile, half = np.empty((TILE, TILE, 3), np.uint8), np.empty((TILE // 2, TILE // 2, 3), np.uint8)
-        for warm in (True, False):
-            for y in range(0, TILE if warm else height, TILE):
+        tile = np.empty((TILE, TILE, 3), np.uint8)
+
+        def timed(name: str, call: Any) -> Any:
+            begin = clock()
+            result = call()
+            spent[name] += clock() - begin
+            return result
+
+        def level_zero() -> Iterator[EncodedTile]:
+            for y in range(0, height, TILE):
                 for x in range(0, width, TILE):
-                    times = [clock()]
-                    pixels, _ = slide.read_tile((x, y), (TILE, TILE), tile)
-                    times.append(clock())
-                    color_map(pixels, out=pixels)
-                    times.append(clock())
-                    encoded(pixels)
-                    times.append(clock())
-                    kernels.halve(pixels, half)
-                    times.append(clock())
-                    if not warm:
-                        for name, seconds in zip(spent, np.diff(times), strict=True):
-                            spent[name] += float(seconds)
-    megapixels = width * height / 1e6
-    total = sum(spent.values())
+                    short = timed("glass, not decoded", lambda: glass and glass.encode(x, y))  # noqa: B023
+                    counts["glass" if short else "tissue"] += 1
+                    if short:
+                        yield short
+                        continue
+                    pixels, _ = timed("decode", lambda: slide.read_tile((x, y), (TILE, TILE), tile))  # noqa: B023
+                    timed("map", lambda: color_map(pixels, out=pixels))  # noqa: B023
+                    half = np.empty((TILE // 2, TILE // 2, 3), np.uint8)
+                    data = timed("encode", lambda: compress(pixels, settings))  # noqa: B023
+                    timed("halve", lambda: kernels.halve(pixels, half))  # noqa: B023
+                    yield EncodedTile(data, half)
+
+        list(zip(level_zero(), range(100), strict=False))  # what is compiled or loaded once
+        spent, counts = dict.fromkeys(spent, 0.0), dict.fromkeys(counts, 0)
+        begin = clock()
+        write_pyramid(
+            scratch / "stages.tif", slide.dimensions, level_zero(), settings=settings, mpp=slide.mpp, icc_profile=None,
+            description="", software="", associated={}, pool=pool,
+        )  # fmt: skip
+        total = clock() - begin
+    (scratch / "stages.tif").unlink()
+    spent |= {"smaller levels": pool.seconds}
+    spent |= {"write": total - sum(spent.values())}
+    area = dict.fromkeys(spent, width * height / 1e6)
+    for name in ("decode", "map", "encode", "halve"):
+        area[name] = counts["tissue"] * TILE**2 / 1e6
+    area["glass, not decoded"] = counts["glass"] * TILE**2 / 1e6
     print_table(
-        [f"level 0 of {size:g} gigapixels, one thread", "Mpx/s", "share"],
-        [[name, f"{megapixels / seconds:.0f}", f"{seconds / total:.0%}"] for name, seconds in spent.items()],
+        [f"{size:g} gigapixels, one thread", "Mpx", "Mpx/s", "share"],
+        [
+            [name, f"{area[name]:.0f}", f"{area[name] / seconds:.0f}", f"{seconds / total:.0%}"]
+            for name, seconds in spent.items()
+        ],
     )
-    floor = spent["decode"] + spent["encode"]
-    print(f"all four: {megapixels / total:.0f} Mpx/s a core; decoding and encoding are {floor / total:.0%} of it\n")
+    floor = spent["decode"] + spent["encode"] + spent["smaller levels"]
+    print(
+        f"all: {width * height / 1e6 / total:.0f} Mpx/s a core; decoding and encoding take {floor / total:.0%} of it\n"
+    )
 
 
 def reading(path: Path) -> None:
