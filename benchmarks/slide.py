@@ -83,6 +83,7 @@ def main() -> None:
         middle = sorted(slides)[len(slides) // 2]
         transcode(slides, folder, options.rounds, middle)
         stages(slides[middle], middle, folder)
+        glass_both_ways(slides[middle])
         reading(slides[middle])
 
 
@@ -305,6 +306,30 @@ def stages(path: Path, size: float, scratch: Path) -> None:
     print(
         f"all: {width * height / 1e6 / total:.0f} Mpx/s a core; decoding and encoding take {floor / total:.0%} of it\n"
     )
+
+
+def glass_both_ways(path: Path) -> None:
+    """Tiles of glass, mapped as coefficients and as pixels: how far from the exact map, decoded again."""
+    normalizer = restain.Macenko().fit("he")
+    off: dict[str, list[Image]] = {"as coefficients": [], "as pixels": []}
+    with restain.open_slide(path) as slide:
+        appearance = normalizer.estimate(sample_slide(slide))
+        color_map = normalizer.pixel_map(appearance, lazy=True)
+        settings = settings_for(Path("glass.tif"), None, size=slide.dimensions, mpp=slide.mpp)
+        glass = glass_tiles(slide, color_map, appearance.white_point, settings)
+        assert glass is not None
+        for x in range(0, slide.dimensions[0], TILE):
+            short = glass.encode(x, 0)
+            if short is None:
+                continue
+            wanted = color_map(slide.read_region((x, 0), 0, (TILE, TILE))[0])
+            for name, data in (("as coefficients", short.data), ("as pixels", compress(wanted, settings))):
+                off[name].append(np.abs(imagecodecs.jpeg8_decode(data).astype(np.int16) - wanted))
+    print_table(
+        [f"{len(off['as pixels'])} tiles of glass, mapped", "grey levels off", "at most"],
+        [[name, f"{np.mean(values):.3f}", f"{np.max(values)}"] for name, values in off.items()],
+    )
+    print()
 
 
 def reading(path: Path) -> None:

@@ -284,6 +284,18 @@ def test_a_slide_looks_as_if_every_tile_had_been_decoded(
             assert (np.abs(ours - theirs) > 4).sum() <= 10 + 5e-4 * ours.size
 
 
+def test_a_forgiving_slide_takes_the_same_ways(sparse: RGB8, tmp_path: Path) -> None:
+    write(tmp_path / "slide.tif", sparse, 64)
+    outputs = []
+    for on_error in ("stop", "skip"):
+        outputs.append(tmp_path / f"{on_error}.tif")
+        normalizer = restain.Macenko().fit("he")
+        restain.normalize_slide(
+            tmp_path / "slide.tif", outputs[-1], normalizer, settings=SETTINGS, on_error=on_error, workers=2
+        )
+    assert outputs[0].read_bytes() == outputs[1].read_bytes()
+
+
 def test_the_short_way_is_only_for_jpeg_in_full_color(sparse: RGB8, tmp_path: Path) -> None:
     write(tmp_path / "slide.tif", sparse, 64)
     with open_slide(tmp_path / "slide.tif") as slide:

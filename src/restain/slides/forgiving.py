@@ -16,7 +16,7 @@ from restain.color.histogram import ColorHistogram
 from restain.color.images import RGB8
 from restain.errors import InputError, SlideError, SlideWarning
 from restain.slides.image_reader import ImageSlide
-from restain.slides.reader import UNKNOWN_TILE, Mask, OnError, Piece, Slide, pieces
+from restain.slides.reader import UNKNOWN_TILE, JpegPiece, Mask, OnError, Piece, Slide, pieces
 
 Pixels = TypeVar("Pixels")
 
@@ -94,6 +94,10 @@ class ForgivingSlide(Slide):
             elif self._on_error == "fill" and self.glass is not None:
                 out[inside] = (*self._glass_color(), 255)
         return out
+
+    def jpeg_pieces(self, location: tuple[int, int], size: tuple[int, int]) -> list[JpegPiece] | None:
+        """As every slide's; who finds one damaged reads the rectangle instead."""
+        return self._slide.jpeg_pieces(location, size)
 
     def check_some_left(self, histogram: ColorHistogram) -> None:
         """Raise `SlideError` if a sample of this slide holds nothing because of damage: all of it would be padding."""
