@@ -1,6 +1,7 @@
 """Glass that is mapped as coefficients is what decoding, mapping and encoding make of it; all else goes that way."""
 
 import io
+import math
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,9 @@ class OneTile(Slide):
         window = (0, 0, side, side)
         self._piece = JpegPiece(data, b"", ycbcr, (side, side), window, (0, 0))
 
-    def jpeg_pieces(self, location: tuple[int, int], size: tuple[int, int]) -> list[JpegPiece]:
+    def jpeg_pieces(
+        self, location: tuple[int, int], size: tuple[int, int], longest: float = math.inf
+    ) -> list[JpegPiece]:
         return [self._piece]
 
 

@@ -3,6 +3,7 @@
 Optical densities mix linearly: OD (n, 3) = C (n, k) · M (k, 3), with unit rows M[0] hematoxylin and M[1] eosin.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -126,12 +127,12 @@ class StainNormalizer(Normalizer):
 
     def _concentrations(self, density: Floats, matrix: Floats) -> Floats:
         """How much of each stain: (n, 3) densities to (n, k); least squares unless a method knows better."""
-        return apply_matrix(density, np.linalg.pinv(matrix))
+        return apply_matrix(density, pseudo_inverse(matrix))
 
     def _concentrations_as(self, flavour: StainFlavour, density: Floats, matrix: Floats) -> Floats:
         """`_concentrations` as a package computes them: least squares, which may be negative, or the lasso."""
         if flavour.sparsity is None:
-            return apply_matrix(density, np.linalg.pinv(matrix))
+            return apply_matrix(density, pseudo_inverse(matrix))
         return lasso(density, matrix, flavour.sparsity)
 
     def _tissue(self, histogram: ColorHistogram, white: Floats) -> ColorHistogram:
@@ -215,6 +216,18 @@ def published_statistics(matrix: Floats) -> dict[str, Any]:
     }
 
 
+def pseudo_inverse(matrix: Floats) -> Floats:
+    """Of (k, 3), as numpy.linalg.pinv gives it; a slide asks for the same one for every tile with a new colour."""
+    return _pseudo_inverse(np.ascontiguousarray(matrix, np.float64).tobytes(), len(matrix))
+
+
+@functools.lru_cache(maxsize=64)
+def _pseudo_inverse(matrix: bytes, rows: int) -> Floats:
+    inverse = np.asarray(np.linalg.pinv(np.frombuffer(matrix).reshape(rows, -1)), np.float64)
+    inverse.flags.writeable = False
+    return inverse
+
+
 def unit_rows(matrix: Any) -> Floats:
     """Rows scaled to Euclidean length 1."""
     rows = np.asarray(matrix, np.float64)
@@ -282,15 +295,19 @@ def match_strength(concentrations: Floats, source: StainAppearance, reference: S
     """
     matched = np.empty_like(concentrations)
     for stain in range(concentrations.shape[1]):
-        maximum, wanted = source.max_concentrations[stain], reference.max_concentrations[stain]
+        maximum, wanted = float(source.max_concentrations[stain]), float(reference.max_concentrations[stain])
         if min(maximum, wanted) < LEAST_CONCENTRATION:
             matched[:, stain] = concentrations[:, stain]
             continue
-        wanted = float(np.clip(wanted, maximum / LARGEST_RATIO, maximum * LARGEST_RATIO))
+        wanted = min(max(wanted, maximum / LARGEST_RATIO), maximum * LARGEST_RATIO)
         exponent = 1.0
-        median, wanted_median = source.median_concentrations[stain], reference.median_concentrations[stain]
+        median, wanted_median = (
+            float(source.median_concentrations[stain]),
+            float(reference.median_concentrations[stain]),
+        )
         if tone and 0 < median < maximum and 0 < wanted_median < wanted:
-            exponent = float(np.clip(np.log(wanted / wanted_median) / np.log(maximum / median), *TONE_LIMITS))
+            exponent = np.log(wanted / wanted_median) / np.log(maximum / median)
+            exponent = min(max(exponent, TONE_LIMITS[0]), TONE_LIMITS[1])
         share = concentrations[:, stain] / maximum
         matched[:, stain] = wanted * np.where(share > 0, np.maximum(share, 0) ** exponent, share)
     return matched

@@ -4,6 +4,7 @@ Damage is narrowed down to the file's own tiles, so that what lies around it is 
 depend on who reads what first, so results do not depend on the number of workers.
 """
 
+import math
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -95,9 +96,11 @@ class ForgivingSlide(Slide):
                 out[inside] = (*self._glass_color(), 255)
         return out
 
-    def jpeg_pieces(self, location: tuple[int, int], size: tuple[int, int]) -> list[JpegPiece] | None:
+    def jpeg_pieces(
+        self, location: tuple[int, int], size: tuple[int, int], longest: float = math.inf
+    ) -> list[JpegPiece] | None:
         """As every slide's; who finds one damaged reads the rectangle instead."""
-        return self._slide.jpeg_pieces(location, size)
+        return self._slide.jpeg_pieces(location, size, longest)
 
     def check_some_left(self, histogram: ColorHistogram) -> None:
         """Raise `SlideError` if a sample of this slide holds nothing because of damage: all of it would be padding."""

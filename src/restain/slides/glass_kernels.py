@@ -274,6 +274,9 @@ def write_blocks(
     rows, columns = means.shape[0], means.shape[1]
     bits, held, at = np.uint64(0), 0, 0
     unknown = 0
+    sizes = np.zeros(2048, np.uint8)  # bits of a number
+    for i in range(1, 2048):
+        sizes[i] = sizes[i >> 1] + 1
     previous = np.zeros(3, np.int64)
     level = np.zeros(3, np.float32)
     changed = np.zeros((3, 64), np.float32)
@@ -355,26 +358,24 @@ def write_blocks(
                         bits = (bits << np.uint64(code & 31)) | np.uint64(code >> 5)
                         held += _int(code & 31)
                         zeros -= 16
-                        held, at = _flush(bits, held, stream, at, 16)
-                    size, rest = 0, abs(value)
-                    while rest:
-                        size, rest = size + 1, rest >> 1
+                        held, at = _flush(bits, held, stream, at)
+                    size = int(sizes[abs(value)])
                     code = ac_codes[component, zeros << 4 | size] if k else dc_codes[component, size]
                     zeros = 0
-                    if value < 0:
-                        value += (1 << size) - 1
+                    value += (value >> 63) & ((1 << size) - 1)  # of a negative one, the complement
                     bits = (bits << np.uint64(code & 31)) | np.uint64(code >> 5)
                     bits = (bits << np.uint64(size)) | np.uint64(value)
                     held += _int(code & 31) + size
-                    held, at = _flush(bits, held, stream, at, 16)  # 64 hold 15, an end of 16, and the next 27
+                    held, at = _flush(bits, held, stream, at)  # 64 bits hold 31, and the next 27
                 if zeros or last < 63:
                     code = ac_codes[component, 0]
                     bits = (bits << np.uint64(code & 31)) | np.uint64(code >> 5)
                     held += _int(code & 31)
-    held, at = _flush(bits, held, stream, at, 8)
-    if held:  # the last byte is filled with ones
-        bits = (bits << np.uint64(8 - held)) | np.uint64((1 << (8 - held)) - 1)
-        held, at = _flush(bits, 8, stream, at, 8)
+                    held, at = _flush(bits, held, stream, at)
+    bits = (bits << np.uint64(8)) | np.uint64(255)  # the last byte is filled with ones
+    while held > 0:
+        at = _write_byte(np.uint8((bits >> np.uint64(held)) & np.uint64(255)), stream, at)
+        held -= 8
     return -unknown if unknown else at
 
 
@@ -386,18 +387,23 @@ def _quantized(coefficient: float, step: float) -> int:
 
 
 @numba.njit(inline="always")
-def _flush(bits: np.uint64, held: int, stream: NDArray[np.uint8], at: int, least: int) -> tuple[int, int]:
-    """Write the whole bytes among the `held` lowest bits, if they are `least`; 0 follows 255 (T.81, F.1.2.3)."""
-    if held >= least:
-        while held >= 8:
+def _flush(bits: np.uint64, held: int, stream: NDArray[np.uint8], at: int) -> tuple[int, int]:
+    """Write four bytes if the `held` lowest bits are as many."""
+    if held >= 32:
+        for _ in range(4):
             held -= 8
-            byte = np.uint8((bits >> np.uint64(held)) & np.uint64(255))
-            stream[at] = byte
-            at += 1
-            if byte == 255:
-                stream[at] = 0
-                at += 1
+            at = _write_byte(np.uint8((bits >> np.uint64(held)) & np.uint64(255)), stream, at)
     return held, at
+
+
+@numba.njit(inline="always")
+def _write_byte(byte: np.uint8, stream: NDArray[np.uint8], at: int) -> int:
+    """0 follows 255 (T.81, F.1.2.3)."""
+    stream[at] = byte
+    if byte == 255:
+        stream[at + 1] = 0
+        return at + 2
+    return at + 1
 
 
 @numba.njit(inline="always")

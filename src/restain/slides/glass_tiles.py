@@ -118,7 +118,7 @@ class GlassTiles:
         if written is None:
             return None
         side = self._settings.tile
-        pieces = self._slide.jpeg_pieces((x, y), (side, side))
+        pieces = self._slide.jpeg_pieces((x, y), (side, side), MOST_BYTES)
         if pieces is None:
             return None
         grid = self._grid()
@@ -154,8 +154,7 @@ class GlassTiles:
         stream = parse_stream(piece.data, piece.tables)
         if stream is None or stream.size != piece.size or any(v % _BLOCK for v in (*piece.window, *piece.place)):
             return None
-        width, height = piece.size
-        return None if len(piece.data) - stream.start > MOST_BYTES * width * height else stream
+        return stream
 
     def _grid(self) -> "_Grid":
         grid: _Grid | None = getattr(self._local, "grid", None)

@@ -26,6 +26,7 @@ from restain.slides.claims import encoded_size, jpeg_is_whole
 from restain.slides.reader import JpegPiece, Piece, damaged
 
 LEAST_KEPT, MOST_KEPT = 16 << 20, 256 << 20
+_HEADER = 1024  # bytes, at most, of a stream's own tables
 _ADOBE = b"\xff\xee\x00\x0eAdobe"
 _TRANSFORM = 15  # of Adobe's segment, the byte that says whether colours are YCbCr
 
@@ -128,8 +129,13 @@ class JpegTiles:
                 out[y0 - top : y1 - top, x0 - left : x1 - left] = pixels[y0 - y : y1 - y, x0 - x : x1 - x]
         return out
 
-    def pieces(self, level: int, left: int, top: int, width: int, height: int) -> list[JpegPiece] | None:
-        """The streams of a rectangle, in pixels of the level; None if one is missing, cut, or contradicts its TIFF."""
+    def pieces(
+        self, level: int, left: int, top: int, width: int, height: int, longest: float
+    ) -> list[JpegPiece] | None:
+        """The streams of a rectangle, in pixels of the level, if none has more than `longest` bytes a pixel.
+
+        None, too, if one is missing, cut, or contradicts its TIFF.
+        """
         grid = self.levels[level]
         if grid is None or left < 0 or top < 0 or left + width > grid.size[0] or top + height > grid.size[1]:
             return None
@@ -137,7 +143,7 @@ class JpegTiles:
         for row in range(top // tall, -(-(top + height) // tall)):
             for column in range(left // wide, -(-(left + width) // wide)):
                 offset, count = grid.places[row * grid.columns + column]
-                if count == 0:
+                if not 0 < count <= longest * wide * tall + _HEADER:
                     return None
                 data = self._bytes_at(offset, count)
                 if len(data) < count or contradicts(data, ycbcr=grid.ycbcr):

@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import math
 import threading
 from collections.abc import Mapping
 from functools import partial
@@ -83,8 +84,10 @@ class OpenSlideSlide(Slide):
                 return pixels, None
         return self._through_openslide(location, 0, size)
 
-    def jpeg_pieces(self, location: tuple[int, int], size: tuple[int, int]) -> list[JpegPiece] | None:
-        return None if self._tiles is None else self._tiles.pieces(0, *location, *size)
+    def jpeg_pieces(
+        self, location: tuple[int, int], size: tuple[int, int], longest: float = math.inf
+    ) -> list[JpegPiece] | None:
+        return None if self._tiles is None else self._tiles.pieces(0, *location, *size, longest)
 
     def _through_openslide(
         self, location: tuple[int, int], level: int, size: tuple[int, int]

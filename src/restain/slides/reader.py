@@ -113,12 +113,15 @@ class Slide:
         """
         return self.read_region(location, 0, size)
 
-    def jpeg_pieces(self, location: tuple[int, int], size: tuple[int, int]) -> "list[JpegPiece] | None":
+    def jpeg_pieces(
+        self, location: tuple[int, int], size: tuple[int, int], longest: float = math.inf
+    ) -> "list[JpegPiece] | None":
         """The JPEG streams that a rectangle of level 0 is made of, as they are in the file, if it is of nothing else.
 
         Args:
             location: (x, y) of the top left corner.
             size: (width, height).
+            longest: most bytes a pixel; longer streams are not read, and the answer is None.
 
         Returns:
             None where a reader has no streams to give, one is missing, or the rectangle reaches beyond the slide. What
