@@ -6,13 +6,14 @@ smaller levels wait in a temporary file.
 
 Memory bound
 ------------
-Each level keeps one row of its tiles: in all twice 3 · width · tile bytes (300 MB for 100,000 pixels and 512), plus
-the tiles in flight, which the caller bounds. Nothing grows with the height.
+Each level keeps the upper halves of one row of its tiles until the lower ones come: in all 3 · width · tile bytes
+(150 MB for 100,000 pixels and 512), plus the tiles in flight, which the caller bounds. Nothing grows with the height.
 """
 
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, Future
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import IO
 
@@ -66,7 +67,7 @@ def stream_levels(
 
 
 class _Levels:
-    """The smaller levels while they are being built: a row of tiles each in memory, encoded tiles in the spool."""
+    """The smaller levels while they are being built: parts of a row of tiles in memory, encoded tiles in the spool."""
 
     def __init__(
         self, sizes: list[tuple[int, int]], settings: PyramidSettings, spool: IO[bytes], pool: Executor | None
@@ -77,22 +78,19 @@ class _Levels:
         self._levels = [_Level(size, above, settings.tile) for above, size in pairwise(sizes)]
 
     def add(self, level: int, row: int, column: int, half: RGB8 | None) -> None:
-        """Paste the half-size pixels of tile (row, column) of the level above into `level`."""
+        """Give `level` the half-size pixels of tile (row, column) of the level above."""
         if level == len(self._levels):
             return
         into = self._levels[level]
-        if row // 2 < into.down and column // 2 < into.across:  # else a last row or column of odd pixels
-            self._collect(level, before=(row // 2, column // 2))
-            into.paste(row, column, half)
-            if into.is_last_part(row, column):
-                pixels = into.tile(row // 2, column // 2)
-                into.waiting.append((row // 2, column // 2, self._submit(pixels)))
+        parts = into.add(row, column, half)
+        if parts is not None:
+            into.waiting.append((row // 2, column // 2, self._submit(parts)))
         self._collect(level)
 
     def finish(self) -> None:
         """Wait for all tiles, from the largest level to the smallest."""
-        for level, into in enumerate(self._levels):
-            self._collect(level, before=(into.down + 1, 0))
+        for level in range(len(self._levels)):
+            self._collect(level, wait=True)
 
     def read(self, level: int) -> Iterator[bytes]:
         """The encoded tiles of a level, in reading order."""
@@ -100,21 +98,18 @@ class _Levels:
             self._spool.seek(offset)
             yield self._spool.read(count)
 
-    def _submit(self, pixels: RGB8 | None) -> "Future[EncodedTile]":
+    def _submit(self, parts: "_Parts") -> "Future[EncodedTile]":
         if self._pool is not None:
-            return self._pool.submit(encode_tile, pixels, self._settings)
+            return self._pool.submit(_encode, parts, self._settings)
         done: Future[EncodedTile] = Future()
-        done.set_result(encode_tile(pixels, self._settings))
+        done.set_result(_encode(parts, self._settings))
         return done
 
-    def _collect(self, level: int, before: tuple[int, int] = (0, 0)) -> None:
-        """Spool and hand on the tiles that are encoded; wait for those whose place is needed for tile `before`."""
+    def _collect(self, level: int, *, wait: bool = False) -> None:
+        """Spool and hand on, in reading order, the tiles that are encoded."""
         waiting = self._levels[level].waiting
-        while waiting:
-            row, column, future = waiting[0]
-            if not future.done() and (row >= before[0] or (row == before[0] - 1 and column > before[1])):
-                return
-            waiting.popleft()
+        while waiting and (wait or waiting[0][2].done()):
+            row, column, future = waiting.popleft()
             tile = future.result()
             self._spool.seek(0, 2)
             self._levels[level].index.append((self._spool.tell(), len(tile.data)))
@@ -122,8 +117,21 @@ class _Levels:
             self.add(level + 1, row, column, tile.half)
 
 
+@dataclass
+class _Parts:
+    """What a tile is made of.
+
+    Attributes:
+        size: (width, height), without what reaches beyond the level.
+        halves: half-size tiles of the level above: left and right, upper before lower; None for a missing one.
+    """
+
+    size: tuple[int, int]
+    halves: list[RGB8 | None]
+
+
 class _Level:
-    """One smaller level: the row of its tiles that is being put together, and those that are being encoded.
+    """One smaller level: the parts of its tiles that are there, and the tiles that are being encoded.
 
     Args:
         size: (width, height).
@@ -133,33 +141,30 @@ class _Level:
 
     def __init__(self, size: tuple[int, int], above: tuple[int, int], side: int) -> None:
         self._size, self._side = size, side
-        self.across, self.down = (-(-length // side) for length in size)
-        self._parts = [-(-length // side) for length in above]  # tiles of the level above: across, down
-        self._staging: RGB8 = np.empty((side, self.across * side, 3), np.uint8)
-        self._some = np.zeros(self.across, np.bool_)  # which tiles of the row are not missing
+        self._above = [-(-length // side) for length in above]  # its tiles: across, down
+        self._parts: dict[int, _Parts] = {}  # by column
         self.waiting: deque[tuple[int, int, Future[EncodedTile]]] = deque()
         self.index: list[tuple[int, int]] = []  # where in the spool each tile is, and how long
 
-    def paste(self, row: int, column: int, half: RGB8 | None) -> None:
-        """Put in the half-size tile (row, column) of the level above; None if it is missing."""
-        side = self._side // 2
-        y, x = row % 2 * side, column * side
-        target = self._staging[y : y + side, x : x + side]
-        if row % 2 == 0 and column % 2 == 0:
-            self._some[column // 2] = False
-        if half is None:
-            target[...] = 255
-        else:
-            target[...] = half[:, : target.shape[1]]
-            self._some[column // 2] = True
-
-    def is_last_part(self, row: int, column: int) -> bool:
-        """Whether with tile (row, column) of the level above a tile of this one is complete."""
-        return (row % 2 == 1 or row == self._parts[1] - 1) and (column % 2 == 1 or column == self._parts[0] - 1)
-
-    def tile(self, row: int, column: int) -> RGB8 | None:
-        """The pixels of a tile that is complete, without what reaches beyond the level; None if it is missing."""
-        if not self._some[column]:
+    def add(self, row: int, column: int, half: RGB8 | None) -> _Parts | None:
+        """Keep a part, by its place in the level above; all parts of its tile, if it was the last of them."""
+        left, top = column // 2 * self._side, row // 2 * self._side
+        width, height = min(self._side, self._size[0] - left), min(self._side, self._size[1] - top)
+        if width <= 0 or height <= 0:  # a last row or column of odd pixels, halved to nothing
             return None
-        left, width, height = column * self._side, *self._size
-        return self._staging[: min(self._side, height - row * self._side), left : min(left + self._side, width)]
+        parts = self._parts.setdefault(column // 2, _Parts((width, height), [None] * 4))
+        parts.halves[row % 2 * 2 + column % 2] = half
+        lowest, rightmost = row % 2 == 1 or row == self._above[1] - 1, column % 2 == 1 or column == self._above[0] - 1
+        return self._parts.pop(column // 2) if lowest and rightmost else None
+
+
+def _encode(parts: _Parts, settings: PyramidSettings) -> EncodedTile:
+    """Put a tile together, white where a part is missing, and encode it; a missing tile if all of them are."""
+    if all(half is None for half in parts.halves):
+        return encode_tile(None, settings)
+    (width, height), side = parts.size, settings.tile // 2
+    tile = np.empty((height, width, 3), np.uint8)
+    for number, half in enumerate(parts.halves):
+        target = tile[number // 2 * side :, number % 2 * side :][:side, :side]
+        target[...] = 255 if half is None else half[: target.shape[0], : target.shape[1]]
+    return encode_tile(tile, settings)
