@@ -161,21 +161,28 @@ def count_colors(
 
     The places of new colours are listed in `seen`; returns how many. A mask of shape (0,) means every pixel.
     """
-    everywhere = len(mask) == 0
     count = 0
     total = len(pixels) // 3
     entries = np.empty((2, _AHEAD), np.uint32)
+    if len(mask):  # few are set, or most in long runs
+        for i in range(total):
+            if mask[i]:
+                entry = place(pixels[3 * i], pixels[3 * i + 1], pixels[3 * i + 2])
+                if counts[entry] == 0:
+                    seen[count] = entry
+                    count += 1
+                counts[entry] += np.uint32(1)
+        return count
     _look_ahead(counts, pixels, 0, entries[0])
     for block in range((total + _AHEAD - 1) // _AHEAD):
         start = block * _AHEAD
         now = entries[block & 1]
         _look_ahead(counts, pixels, start + _AHEAD, entries[1 - (block & 1)])
         for j in range(min(total - start, _AHEAD)):
-            if everywhere or mask[start + j]:
-                if counts[now[j]] == 0:
-                    seen[count] = now[j]
-                    count += 1
-                counts[now[j]] += np.uint32(1)
+            if counts[now[j]] == 0:
+                seen[count] = now[j]
+                count += 1
+            counts[now[j]] += np.uint32(1)
     return count
 
 
