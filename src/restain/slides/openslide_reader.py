@@ -74,7 +74,7 @@ class OpenSlideSlide(Slide):
             self._tiles = open_jpeg_tiles(path, self.level_dimensions)
 
     def read_region(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> tuple[RGB8, Mask | None]:
-        pixels = self._decoded(location, level, size)
+        pixels = self.read_opaque(location, level, size)
         return self._through_openslide(location, level, size) if pixels is None else (pixels, None)
 
     def read_tile(self, location: tuple[int, int], size: tuple[int, int], out: RGB8) -> tuple[RGB8, Mask | None]:
@@ -100,14 +100,14 @@ class OpenSlideSlide(Slide):
 
     def read_rgba(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
         """As `read_region`, with transparency as it is: (height, width, 4), not premultiplied, the caller's own."""
-        pixels = self._decoded(location, level, size)
+        pixels = self.read_opaque(location, level, size)
         if pixels is not None:
             rgba = np.empty((*pixels.shape[:2], 4), np.uint8)
             rgba[..., :3], rgba[..., 3] = pixels, 255
             return rgba
         return self._rgba_through_openslide(location, level, size)
 
-    def _decoded(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> RGB8 | None:
+    def read_opaque(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> RGB8 | None:
         """A rectangle from the tiles themselves; None where OpenSlide is needed, because it resamples or pads."""
         if self._tiles is None:
             return None

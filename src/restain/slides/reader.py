@@ -100,6 +100,13 @@ class Slide:
         alpha = np.full(pixels.shape[:2], 255, np.uint8) if known is None else known.astype(np.uint8) * np.uint8(255)
         return np.dstack([pixels, alpha])
 
+    def read_opaque(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> RGB8 | None:
+        """As `read_region`, the caller's own, where a reader has pixels without transparency and all are real; or None.
+
+        For who would make RGBA of them: mapped before, they are mapped in one piece of memory.
+        """
+        return None
+
     def read_tile(self, location: tuple[int, int], size: tuple[int, int], out: RGB8) -> tuple[RGB8, Mask | None]:
         """As `read_region` of level 0, for passes over the whole slide: a reader may write the pixels to `out`.
 

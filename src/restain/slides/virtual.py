@@ -216,8 +216,13 @@ class NormalizedSlide(openslide.AbstractSlide):
         if not width or not height:  # OpenSlide allows it
             return self._tagged(Image.new("RGBA", (width, height)))
         if isinstance(self._pixel_map, ColorMap):
-            rgba = source.read_rgba((x, y), level, (width, height))
-            self._pixel_map(rgba[..., :3], out=rgba[..., :3])
+            pixels = source.read_opaque((x, y), level, (width, height))
+            if pixels is None:
+                rgba = source.read_rgba((x, y), level, (width, height))
+                self._pixel_map(rgba[..., :3], out=rgba[..., :3])
+            else:
+                rgba = np.empty((height, width, 4), np.uint8)
+                rgba[..., :3], rgba[..., 3] = self._pixel_map(pixels, out=pixels), 255
         else:
             rgba = self._read_windows(source, (x, y), level, (width, height))
         transparent = rgba[..., 3] == 0
