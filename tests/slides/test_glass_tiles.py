@@ -187,7 +187,7 @@ def test_glass_is_mapped_as_its_pixels_are(ycbcr: bool) -> None:
 
 @pytest.mark.parametrize("quality", [40, 67, 90, 100])
 def test_glass_without_noise_is_exactly_what_it_is_the_usual_way(quality: int) -> None:
-    blocks = np.random.default_rng(quality).integers(225, 250, (8, 8, 3), dtype=np.uint8)
+    blocks = np.random.default_rng(quality).integers(225, 256, (8, 8, 3), dtype=np.uint8)
     data = jpeg(blocks.repeat(8, axis=0).repeat(8, axis=1), quality=quality)
     color_map = ColorMap.from_function(lambda colors: 250 * (colors / 255.0) ** 1.3, lazy=True)
     tile = mapped(data, color_map, NOTHING)

@@ -165,7 +165,9 @@ def read_blocks(
             for component in range(3):
                 mean = previous[component] * quant[component, 0] * np.float32(0.125) + 128
                 flat = runs[y, x, component] == runs[y, x, component + 1]
-                means[y, x, component] = np.floor(mean + np.float32(0.5)) if flat else mean
+                if flat:
+                    mean = np.floor(min(max(mean, np.float32(0)), np.float32(255)) + np.float32(0.5))
+                means[y, x, component] = mean
             specks[y, x] = False
             if count > begin and not _surely_inside(means[y, x], runs[y, x], weights, floats, lowest, highest):
                 _inverse_transform(means[y, x], runs[y, x], waves, weights, basis, pixels)
