@@ -8,6 +8,7 @@ from typing import Any
 import imagecodecs
 import numpy as np
 import pytest
+import simplejpeg
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,6 +25,9 @@ from restain.slides.codecs import EncodedTile, PyramidSettings, encode_tile
 from restain.slides.glass_tiles import GlassBox, GlassTiles, find_glass_box
 from restain.slides.jpeg_stream import parse_stream
 from restain.slides.reader import JpegPiece, Slide, open_slide
+
+from .jpeg_writer import write_jpeg
+from .making import write_with_holes
 
 WHITE = np.array([243.0, 240.0, 238.0])
 SETTINGS = PyramidSettings(tile=64)
@@ -97,6 +101,20 @@ def test_streams_of_another_kind_are_left_alone() -> None:
     assert parse_stream(plain) is not None
 
 
+def test_headers_that_no_decoder_takes_are_left_alone() -> None:
+    plain = jpeg(glass(64, 64))
+    frame, codes, scan = plain.index(b"\xff\xc0"), plain.index(b"\xff\xc4"), plain.index(b"\xff\xda")
+    symbol = plain.index(bytes(range(12)), codes)  # the lengths of differences
+    for data in (
+        plain[:frame] + plain[frame : frame + 19] + plain[frame:],  # two frames
+        plain[:symbol] + b"\x10" + plain[symbol + 1 :],  # a difference of 16 bits
+        plain[: codes + 4] + b"\x05" + plain[codes + 5 : scan + 6] + b"\x50" + plain[scan + 7 :],  # a sixth table
+    ):
+        assert parse_stream(data) is None
+        with pytest.raises(ValueError, match=r"."):
+            simplejpeg.decode_jpeg(data, strict=True)
+
+
 def test_tables_may_be_kept_apart() -> None:
     data = jpeg(glass(64, 64))
     first, frame = data.index(b"\xff\xdb"), data.index(b"\xff\xc0")
@@ -125,6 +143,18 @@ def test_what_is_written_back_is_what_was_read(seed: int, quality: int, noise: f
     assert np.abs(difference).max() <= np.abs(usual).max() + 1
     assert again.half is not None
     assert np.abs(tile.half.astype(int) - again.half).max() <= 1
+
+
+@pytest.mark.parametrize("first", [-1024, -1000, 1016, 1023])
+def test_codes_may_be_as_long_as_they_can_be(first: int) -> None:
+    """16 bits and up to 11 behind them, from the first on; also of levels that are cut off at 0 and 255."""
+    coefficients = np.zeros((64, 3, 64), np.int64)
+    coefficients[:, :, 0] = np.random.default_rng(abs(first)).integers(-40, 40, (64, 3)).cumsum(axis=0)
+    coefficients[:, 0, 0] = first
+    data = write_jpeg(coefficients, (64, 64))
+    tile = mapped(data, IDENTITY, NOTHING)
+    assert tile is not None
+    assert tile.data == encode_tile(simplejpeg.decode_jpeg(data, strict=True), SETTINGS).data
 
 
 @given(st.integers(0, 2**32 - 1), st.binary(min_size=1, max_size=3), st.floats(0, 1))
@@ -188,6 +218,7 @@ def test_glass_is_mapped_as_its_pixels_are(ycbcr: bool) -> None:
 @pytest.mark.parametrize("quality", [40, 67, 90, 100])
 def test_glass_without_noise_is_exactly_what_it_is_the_usual_way(quality: int) -> None:
     blocks = np.random.default_rng(quality).integers(225, 256, (8, 8, 3), dtype=np.uint8)
+    blocks[::2] = np.random.default_rng(quality).choice([0, 3, 128, 251, 255], (4, 8, 3))  # whatever the colour
     data = jpeg(blocks.repeat(8, axis=0).repeat(8, axis=1), quality=quality)
     color_map = ColorMap.from_function(lambda colors: 250 * (colors / 255.0) ** 1.3, lazy=True)
     tile = mapped(data, color_map, NOTHING)
@@ -214,6 +245,16 @@ def test_dust_goes_through_the_table() -> None:
     assert np.abs(ours - theirs).max() <= 3
     assert usual.half is not None
     assert np.abs(tile.half.astype(int) - usual.half).max() <= 2
+
+
+def test_waves_around_dust_are_cut_off_at_white() -> None:
+    pixels = np.full((64, 64, 3), (254, 250, 240), np.uint8)
+    pixels[20:22, 30:33] = (20, 0, 90)
+    data = jpeg(pixels, quality=60)
+    decoded = imagecodecs.jpeg8_decode(data)
+    tile = GlassTiles(OneTile(data), IDENTITY, NOTHING, PyramidSettings(tile=64, quality=100)).encode(0, 0)
+    assert tile is not None
+    assert np.abs(imagecodecs.jpeg8_decode(tile.data).astype(int) - decoded).max() <= 3
 
 
 def test_a_tile_of_tissue_goes_the_usual_way(tissue: RGB8) -> None:
@@ -306,6 +347,24 @@ def test_the_short_way_is_only_for_jpeg_in_full_color(sparse: RGB8, tmp_path: Pa
         for other in ({"subsampling": "420"}, {"compression": "deflate"}, {"format": "ome-zarr"}):
             settings = PyramidSettings(tile=64, **other)
             assert glass_tiles.glass_tiles(slide, IDENTITY, WHITE, settings) is None
+
+
+def test_a_first_tile_that_is_missing_costs_the_others_nothing(tmp_path: Path) -> None:
+    write_with_holes(tmp_path / "slide.tif", glass(128, 192), {(0, 0)}, settings=SETTINGS)
+    with open_slide(tmp_path / "slide.tif") as slide:
+        tiles = glass_tiles.glass_tiles(slide, IDENTITY, WHITE, SETTINGS)
+        assert tiles is not None
+        assert tiles.encode(0, 0) is None
+        assert tiles.encode(64, 64) is not None
+
+
+@pytest.mark.parametrize(("side", "short"), [(32, True), (128, True), (256, False)])
+def test_tiles_much_larger_than_those_written_are_decoded_once_instead(side: int, short: bool, tmp_path: Path) -> None:
+    write(tmp_path / "slide.tif", glass(256, 256), side)
+    with open_slide(tmp_path / "slide.tif") as slide:
+        tiles = glass_tiles.glass_tiles(slide, IDENTITY, WHITE, SETTINGS)
+        assert tiles is not None
+        assert (tiles.encode(64, 64) is not None) == short
 
 
 def test_basis_is_the_transform_of_a_library() -> None:

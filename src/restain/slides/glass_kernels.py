@@ -79,8 +79,8 @@ def read_blocks(
         to_rgb: (3, 4), affine in `FIXED`, from components to RGB levels.
         lowest, highest: (3,) RGB levels between which glass is; blocks of one colour may be of any.
         basis: `BASIS`.
-        means: (rows, columns, 3), written: the mean level of each component, rounded, as decoders do, where it is the
-            level of all pixels.
+        means: (rows, columns, 3), written: the mean level of each component, rounded and within 0..255, as decoders
+            have it, where it is the level of all pixels.
         runs: (rows, columns, 4), written: where in the list the other coefficients of each component begin, and the
             last one's end.
         waves: the list, written from `counts[0]`: which coefficient,
@@ -108,8 +108,8 @@ def read_blocks(
                     runs[y, x, component] = count
                 k = 0
                 while k < 64:
-                    if held <= 32:
-                        for _ in range(3):
+                    if held <= 32:  # a code has up to 16 bits, and up to 15 follow it
+                        for _ in range(4):
                             byte = np.uint64(0)
                             if at < len(stream) and (
                                 stream[at] != 255 or (at + 1 < len(stream) and stream[at + 1] == 0)
@@ -342,7 +342,8 @@ def write_blocks(
                         rounded = _level(whole_rgb, channel, small, j)
                         half[4 * row + (j >> 2), 4 * column + (j & 3), channel] = rounded
             for component in range(3):
-                number = _quantized((level[component] - 128) * 8, quant[component, 0])
+                mean = min(max(level[component], np.float32(0)), np.float32(255))
+                number = _quantized((mean - 128) * 8, quant[component, 0], 1024)
                 value = number - previous[component]
                 previous[component] = number
                 zeros = 0
@@ -350,7 +351,7 @@ def write_blocks(
                     if k:
                         value = 0
                         if changed[component, k] != 0:  # few are not
-                            value = _quantized(changed[component, k], quant[component, k])
+                            value = _quantized(changed[component, k], quant[component, k], 1023)
                             changed[component, k] = 0
                         if value == 0:
                             zeros += 1
@@ -382,9 +383,9 @@ def write_blocks(
 
 
 @numba.njit(inline="always")
-def _quantized(coefficient: float, step: float) -> int:
-    """A coefficient in steps, halves away from zero, as baseline streams can hold it."""
-    number = min(int(abs(coefficient) / step + np.float32(0.5)), 1023)
+def _quantized(coefficient: float, step: float, most: int) -> int:
+    """A coefficient in steps, halves away from zero, at most what a baseline stream can hold."""
+    number = min(int(abs(coefficient) / step + np.float32(0.5)), most)
     return number if coefficient >= 0 else -number
 
 
@@ -418,6 +419,8 @@ def _map_pixels(
 ) -> int:
     """From components (3, 64) to mapped RGB levels, in place; codes that are not ready are added to `missing`."""
     for j in range(64):
+        for component in range(3):  # waves reach beyond what levels can be, and decoders cut that off
+            pixels[component, j] = min(max(pixels[component, j], np.float32(0)), np.float32(255))
         entry = place(_level(to_rgb, 0, pixels, j), _level(to_rgb, 1, pixels, j), _level(to_rgb, 2, pixels, j))
         value = table[entry]
         if not value & READY:

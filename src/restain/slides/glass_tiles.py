@@ -24,6 +24,9 @@ MOST_DEVIATION = 0.75
 MOST_BYTES = 0.25
 """Bytes a pixel above which a stream is no glass; glass has 0.02 to 0.1 at a quality of 90, tissue 0.5 and more."""
 
+MOST_READ = 4
+"""Times a tile's pixels, in source tiles that it lies in, above which it is left: those are read anew for each tile."""
+
 MOST_SPECKS = 1 / 16
 """Share of the blocks of a tile that may hold something else than glass, such as dust; the tile is glass without."""
 
@@ -80,9 +83,8 @@ def find_glass_box(color_map: ColorMap, white: ArrayLike) -> GlassBox | None:
 
 
 def glass_tiles(slide: Slide, color_map: ColorMap, white: ArrayLike, settings: PyramidSettings) -> "GlassTiles | None":
-    """`GlassTiles` for a pass over a slide; None where none of its tiles could go that way."""
-    side = settings.tile
-    if settings.codec != "jpeg" or settings.subsampling != "444" or slide.jpeg_pieces((0, 0), (side, side)) is None:
+    """`GlassTiles` for a pass over a slide; None where its pyramid, or the colour map, is not of that kind."""
+    if settings.codec != "jpeg" or settings.subsampling != "444":
         return None
     box = find_glass_box(color_map, white)
     return None if box is None else GlassTiles(slide, color_map, box, settings)
@@ -119,7 +121,7 @@ class GlassTiles:
             return None
         side = self._settings.tile
         pieces = self._slide.jpeg_pieces((x, y), (side, side), MOST_BYTES)
-        if pieces is None:
+        if pieces is None or sum(piece.size[0] * piece.size[1] for piece in pieces) > MOST_READ * side**2:
             return None
         grid = self._grid()
         counts = np.array([0, grid.most_specks])

@@ -72,7 +72,7 @@ def _parsed(tables: bytes, header: bytes, start: int) -> JpegStream | None:
         elif marker == _DHT:
             if not _read_huffman(body, huffman):
                 return None
-        elif marker == _SOF0:
+        elif marker == _SOF0 and frame is None:
             frame = body
         elif marker not in _SILENT and not (marker == _DRI and not any(body)):
             return None
@@ -100,6 +100,8 @@ def _stream(
         ac = [huffman[0x10 | s[1] & 15] for s in selected]
     except KeyError:
         return None
+    if any(codes[16:].any() for _, codes in dc):  # lengths of differences, which have 15 bits at most
+        return None
     height, width = int.from_bytes(frame[1:3]), int.from_bytes(frame[3:5])
     decoding = np.concatenate([table for pair in zip(dc, ac, strict=True) for table, _ in pair])
     encoding = [np.stack([codes for _, codes in tables]) for tables in (dc, ac)]
@@ -122,7 +124,7 @@ def _read_huffman(body: bytes, huffman: dict[int, tuple[NDArray[np.int32], NDArr
         if len(symbols) != sum(counts) or len(symbols) > 256:
             return False
         tables = _huffman_tables(counts, symbols)
-        if tables is None:
+        if tables is None or body[at] & 0xEC:  # class 0 or 1, number 0 to 3
             return False
         huffman[body[at]] = tables
         at += 17 + len(symbols)
