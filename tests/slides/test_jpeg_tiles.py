@@ -1,5 +1,6 @@
 """JPEG tiles that are read raw are OpenSlide's pixels; where they cannot be, OpenSlide is asked."""
 
+import struct
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -133,6 +134,27 @@ def test_a_tile_of_another_size_than_it_says_is_left_to_openslide(tmp_path):
     assert found.read(0, 0, 0, 256, 256, out) is None
     assert found.read(0, 256, 0, 256, 200) is not None
     found.close()
+
+
+@pytest.mark.parametrize("claimed", [2**33, 2**62, 2**63, 2**64 - 1])
+def test_a_tile_that_claims_more_bytes_than_there_are_is_damaged(claimed, tmp_path):
+    path, image = tmp_path / "slide.tif", np.full((128, 128, 3), 200, np.uint8)
+    layout = {"photometric": "ycbcr", "compression": "jpeg", "subsampling": (1, 1), "tile": (64, 64), "metadata": None}
+    encoded = tiles(image, 64, (1, 1), missing=False)
+    tifffile.imwrite(path, encoded, shape=image.shape, dtype=np.uint8, bigtiff=True, **layout)
+    with tifffile.TiffFile(path) as tiff:
+        tag = tiff.pages[0].tags["TileByteCounts"]
+        entry, counts = tag.offset, list(tag.value)
+    counts[3] = claimed
+    data = path.read_bytes()
+    moved = struct.pack("<HHQQ", tag.code, tifffile.DATATYPE.LONG8, 4, len(data))  # to the end, in 64 bits each
+    path.write_bytes(data[:entry] + moved + data[entry + 20 :] + struct.pack("<4Q", *counts))
+    with open_slide(path) as slide:
+        assert slide._tiles is not None
+        assert slide.jpeg_pieces((0, 64), (64, 64)) is not None
+        assert slide.jpeg_pieces((64, 64), (64, 64)) is None
+        with pytest.raises(SlideError, match=r"damaged in the tile at \(64, 64\)"):
+            slide.read_region((0, 0), 0, (128, 128))
 
 
 def test_a_pass_in_reading_order_decodes_each_tile_once(path, monkeypatch):

@@ -208,6 +208,8 @@ class JpegTiles:
         file = self._file
         if file is None:
             raise SlideError(f"{self._path.name} was closed")
+        count = max(min(count, file.size - offset), 0)  # a damaged list of tiles can claim any number
+        offset = min(offset, file.size)
         if hasattr(os, "pread"):
             return os.pread(file.number, count, offset)
         with self._lock:  # where a file has but one position
@@ -220,6 +222,7 @@ class _Descriptor:
 
     def __init__(self, path: Path) -> None:
         self.number = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self.size = os.fstat(self.number).st_size
 
     def __del__(self) -> None:
         if hasattr(self, "number"):
