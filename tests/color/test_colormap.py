@@ -536,6 +536,21 @@ def test_an_error_of_the_function_comes_through_and_the_map_stays_usable(smooth_
     np.testing.assert_array_equal(lazy(BASE), smooth_map(BASE))
 
 
+def test_a_map_that_was_interrupted_stays_usable(smooth_map: ColorMap, monkeypatch: pytest.MonkeyPatch) -> None:
+    list_missing = kernels.list_missing
+
+    def interrupted(*arguments: np.ndarray) -> None:
+        list_missing(*arguments)
+        raise KeyboardInterrupt  # Ctrl-C, when colours are listed and not evaluated
+
+    lazy = ColorMap.from_function(smooth, lazy=True)
+    with monkeypatch.context() as context:
+        context.setattr(kernels, "list_missing", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            lazy(BASE)
+    np.testing.assert_array_equal(lazy(BASE), smooth_map(BASE))
+
+
 def test_an_error_in_one_thread_does_not_reach_the_others(smooth_map: ColorMap) -> None:
     lazy = ColorMap.from_function(not_a_number_where_red_is_7, lazy=True)
     # The good pictures hold most colours of the bad ones, which are being evaluated while the bad ones fail.

@@ -257,13 +257,12 @@ class ColorMap:
             if self._function is None:
                 return
             missing = np.empty(min(len(pixels) // 3, COLORS), np.uint32)
-            count = kernels.list_missing(self._packed, pixels, missing)
             try:
+                count = kernels.list_missing(self._packed, pixels, missing)
                 _evaluate(self._function, self._packed, missing[:count], self._workers)
             except BaseException:
-                listed = places(missing[:count])
-                listed = listed[self._packed[listed] & _READY == 0]
-                self._packed[listed] = 0  # so that they are listed again
+                asked = places(pack(pixels.reshape(-1, 3)))
+                self._packed[asked[self._packed[asked] & _READY == 0]] = 0  # so that they are listed again
                 raise
 
 
