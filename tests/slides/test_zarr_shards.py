@@ -18,6 +18,7 @@ from restain.slides.codecs import EncodedTile, PyramidSettings, encode_tile
 from restain.slides.levels import level_sizes
 from restain.slides.reader import open_slide
 from restain.slides.writer import write_array, write_pyramid
+from restain.slides.zarr_chunks import Chunks
 from restain.slides.zarr_reader import ZarrSlide
 from restain.slides.zarr_shards import crc32c, read_index, shard_shape, write_shards
 
@@ -219,6 +220,45 @@ def test_a_chunk_that_claims_to_be_huge_takes_no_memory(tissue: RGB8, tmp_path: 
     assert offset == 0
     assert len(data) > len(bomb)
     with open_slide(path) as slide, pytest.raises(SlideError, match=r"is damaged in the tile at \(0, 0\)"):
+        slide.read_region((0, 0), 0, (64, 64))
+
+
+@pytest.mark.parametrize("error", [OSError(24, "Too many open files"), MemoryError()])
+def test_trouble_of_the_machine_is_no_damage(
+    error: Exception, tissue: RGB8, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It must not make padding of tissue."""
+    path = tmp_path / "s.ome.zarr"
+    write_array(path, tissue[:64, :64], settings=settings(64))
+
+    def fail(*_: Any) -> None:
+        raise error
+
+    with open_slide(path, on_error="skip") as slide:
+        monkeypatch.setattr(Chunks, "_bytes_of", fail)
+        with pytest.raises(type(error)):
+            slide.read_region((0, 0), 0, (64, 64))
+
+
+@pytest.mark.parametrize("sharded", [True, False])
+def test_a_chunk_of_more_bytes_than_its_pixels_can_take_is_not_read(
+    sharded: bool, tissue: RGB8, tmp_path: Path
+) -> None:
+    """A terabyte that takes no room on the disk."""
+    path = tmp_path / "s.ome.zarr"
+    write_array(path, tissue[:64, :64], settings=settings(64))
+    huge = 1 << 40
+    chunk = path / "0" / "c" / "0" / "0" / "0"
+    index = np.array([0, huge], "<u8").tobytes()
+    with chunk.open("wb") as stream:
+        stream.truncate(huge)
+        stream.seek(huge)
+        stream.write(index + crc32c(index).to_bytes(4, "little"))
+    if not sharded:
+        metadata = json.loads((path / "0" / "zarr.json").read_text())
+        metadata["codecs"] = metadata["codecs"][0]["configuration"]["codecs"]
+        (path / "0" / "zarr.json").write_text(json.dumps(metadata))
+    with open_slide(path) as slide, pytest.raises(SlideError, match=r"damaged in the tile at \(0, 0\) .*cannot take"):
         slide.read_region((0, 0), 0, (64, 64))
 
 

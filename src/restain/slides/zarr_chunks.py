@@ -86,8 +86,9 @@ class Chunks:
 
     def _bytes(self, row: int, column: int) -> bytes | None:
         if self._array.shards is None:
+            path = self._file(row, column)
             try:
-                return self._file(row, column).read_bytes()
+                return self._bytes_of(path, 0, path.stat().st_size)
             except FileNotFoundError:
                 return None
         tall, wide = self._room[self._y], self._room[self._x]
@@ -98,10 +99,14 @@ class Chunks:
         offset, length = (int(number) for number in index[0, row % tall, column % wide])
         if offset == length == ABSENT:
             return None
+        if offset + length > path.stat().st_size:
+            raise ValueError(f"its shard {path.relative_to(self._folder)} ends before it")
+        return self._bytes_of(path, offset, length)
+
+    def _bytes_of(self, path: Path, offset: int, length: int) -> bytes:
+        if length > 2 * math.prod(self._shape) + 1024:  # no codec makes so much of so few pixels
+            raise ValueError(f"it claims {length} bytes, which its {math.prod(self._shape)} levels cannot take")
         with path.open("rb") as stream:
-            whole = path.stat().st_size
-            if offset + length > whole:
-                raise ValueError(f"its shard {path.relative_to(self._folder)} ends before it")
             stream.seek(offset)
             return stream.read(length)
 

@@ -108,6 +108,8 @@ class ZarrSlide(Slide):
             wide, tall = self.tile_sizes[level] or (1, 1)
             try:
                 pixels = self._chunks[level].read(row, column)
+            except (OSError, MemoryError):  # of this machine, not of the chunk
+                raise
             except Exception as error:  # codecs raise many types; each means that a chunk is damaged
                 scale = self.level_downsamples[level]
                 place = round(column * wide * scale), round(row * tall * scale)
