@@ -490,6 +490,22 @@ def test_the_option_reaches_every_slide_that_a_command_opens(
     assert skipped.err.count("3 of level 0 at (128, 64), (0, 192), (384, 256)") == 1
 
 
+def test_exporting_tells_what_of_a_slide_was_not_seen(image: RGB8, run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    from ..systems.small import trained
+
+    network, slide, output = tmp_path / "network.safetensors", tmp_path / "broken.tif", tmp_path / "network.onnx"
+    trained("staingan").save(network)
+    damage(write(slide, image, compression="lzw"), BAD)
+    skipped = run("export", network, "-o", output, "--slide", slide, "--on-error", "skip")
+    assert skipped.code == 0, skipped.err
+    assert skipped.err.count("3 of level 0 at (128, 64), (0, 192), (384, 256)") == 1
+    damage(slide, [(row, column) for row in range(5) for column in range(7)])
+    nothing = run("export", network, "-o", output, "--slide", slide, "--on-error", "skip", "--overwrite")
+    assert nothing.code == 2
+    assert "nothing of broken.tif could be read" in nothing.err
+
+
 def test_separation_leaves_damage_out_or_fills_it(image: RGB8, tmp_path: Path) -> None:
     path = write(tmp_path / "broken.tif", image, compression="lzw")
     damage(path, BAD)

@@ -185,11 +185,17 @@ def export(
     fitted = load_with(normalizer, background)
     appearance = None
     if slide is not None:
+        from restain.slides.forgiving import ForgivingSlide
         from restain.slides.reader import open_slide
         from restain.slides.sample import estimate_slide, sample_slide
 
         with open_slide(slide, icc=icc, on_error=on_error) as opened:
-            appearance, _ = estimate_slide(opened, fitted, sample_slide(opened))
+            histogram = sample_slide(opened)
+            if isinstance(opened, ForgivingSlide):
+                opened.check_some_left(histogram)
+            appearance, _ = estimate_slide(opened, fitted, histogram)
+            if isinstance(opened, ForgivingSlide):
+                opened.tell()
     export_onnx(fitted, output, appearance=appearance, overwrite=overwrite)
     print(f"{output}: {fitted.name}, {output.stat().st_size / 1e6:.1f} MB")
     return 0
