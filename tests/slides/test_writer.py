@@ -276,6 +276,18 @@ def test_missing_tiles_stay_missing(tissue: RGB8, tmp_path: Path) -> None:
         assert (pixels[hole] == 255).all()
 
 
+@pytest.mark.parametrize(("height", "width", "real"), [(64, 65, (0, 1)), (65, 64, (1, 0))])
+def test_pixels_that_are_halved_to_nothing_make_no_tile(
+    height: int, width: int, real: tuple[int, int], tissue: RGB8, tmp_path: Path
+) -> None:
+    """Of a last row or column of one pixel, smaller levels have nothing."""
+    missing = {(0, 0), (0, 1), (1, 0)} - {real}
+    write_with_holes(tmp_path / "slide.tif", tissue[:height, :width], missing)
+    first, second = by_openslide(tmp_path / "slide.tif")
+    assert first[..., 3].any()
+    assert not second[..., 3].any()
+
+
 def test_a_slide_of_missing_tiles_alone(tissue: RGB8, tmp_path: Path) -> None:
     write_with_holes(tmp_path / "slide.tif", tissue[:128, :128], {(row, column) for row in (0, 1) for column in (0, 1)})
     for level in by_openslide(tmp_path / "slide.tif"):
