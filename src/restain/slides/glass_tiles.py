@@ -83,8 +83,11 @@ def find_glass_box(color_map: ColorMap, white: ArrayLike) -> GlassBox | None:
 
 
 def glass_tiles(slide: Slide, color_map: ColorMap, white: ArrayLike, settings: PyramidSettings) -> "GlassTiles | None":
-    """`GlassTiles` for a pass over a slide; None where its pyramid, or the colour map, is not of that kind."""
+    """`GlassTiles` for a pass over a slide; None where its tiles, its pyramid or the colour map are not of that kind."""
     if settings.codec != "jpeg" or settings.subsampling != "444":
+        return None
+    width, height = (slide.tile_sizes[0] if slide.tile_sizes else None) or (0, 0)
+    if width * height > MOST_READ * settings.tile**2:  # before any is read
         return None
     box = find_glass_box(color_map, white)
     return None if box is None else GlassTiles(slide, color_map, box, settings)

@@ -12,6 +12,9 @@ LOOKAHEAD = 9
 HUFFMAN_WIDTH = (1 << LOOKAHEAD) + 18 + 18 + 256
 """Numbers of a decoding table: what the next bits mean, the largest code and the shift of each length, the symbols."""
 
+LONGEST_HEADER = 1 << 16
+"""Bytes in which the first block begins; usual are 200 to 700."""
+
 _DHT, _DQT, _DRI, _SOF0, _SOS = 0xC4, 0xDB, 0xDD, 0xC0, 0xDA
 _SILENT = {*range(0xE0, 0xF0), 0xFE}  # what programs add for each other, and comments
 
@@ -45,7 +48,7 @@ def parse_stream(data: bytes, tables: bytes = b"") -> JpegStream | None:
         data: a stream, from its first byte.
         tables: segments that the stream does not repeat, as a TIFF keeps them, without SOI and EOI.
     """
-    scan = data.find(b"\xff\xda")
+    scan = data.find(b"\xff\xda", 0, LONGEST_HEADER)
     if scan < 0 or data[:2] != b"\xff\xd8" or scan + 14 > len(data):
         return None
     return _parsed(tables, data[2 : scan + 14], scan + 14)
