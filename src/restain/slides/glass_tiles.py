@@ -83,7 +83,7 @@ def find_glass_box(color_map: ColorMap, white: ArrayLike) -> GlassBox | None:
 
 
 def glass_tiles(slide: Slide, color_map: ColorMap, white: ArrayLike, settings: PyramidSettings) -> "GlassTiles | None":
-    """`GlassTiles` for a pass over a slide; None where its tiles, its pyramid or the colour map are not of that kind."""
+    """`GlassTiles` for a pass over a slide; None where its tiles, its pyramid or the colour map are of another kind."""
     if settings.codec != "jpeg" or settings.subsampling != "444":
         return None
     width, height = (slide.tile_sizes[0] if slide.tile_sizes else None) or (0, 0)
