@@ -167,6 +167,17 @@ def test_damage_is_survived(seed: int, junk: bytes, where: float) -> None:
     assert tile is None or imagecodecs.jpeg8_decode(tile.data).shape == (64, 64, 3)
 
 
+@given(st.integers(0, 2**32 - 1), st.binary(min_size=1, max_size=3), st.floats(0, 1), st.integers(0, 3))
+@settings(max_examples=150, deadline=None)
+def test_what_libjpeg_warns_of_goes_the_usual_way(seed: int, junk: bytes, where: float, lost: int) -> None:
+    data = jpeg(glass(64, 64, seed % 7))
+    scan = data.index(b"\xff\xda") + 14
+    at = scan + int(where * (len(data) - scan))
+    damaged = data[:at] + junk + data[at + lost :]
+    if mapped(damaged, IDENTITY, EVERYTHING) is not None:
+        simplejpeg.decode_jpeg(damaged, strict=True)  # raises
+
+
 def test_what_has_no_end_or_more_behind_it_goes_the_usual_way() -> None:
     data = jpeg(glass(64, 64))
     assert mapped(data, IDENTITY, EVERYTHING) is not None
