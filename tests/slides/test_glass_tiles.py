@@ -384,3 +384,12 @@ def test_basis_is_the_transform_of_a_library() -> None:
         one = np.zeros((8, 8))
         one[vertical, horizontal] = 1.0
         np.testing.assert_allclose(glass_kernels.BASIS[wave].reshape(8, 8), idctn(one, norm="ortho"), atol=1e-6)
+
+
+@pytest.mark.parametrize("side", [16, 32])
+def test_the_smallest_tiles_have_room_for_their_last_blocks(side: int) -> None:
+    settings = PyramidSettings(tile=side)
+    data = jpeg(glass(side, side))
+    tile = GlassTiles(OneTile(data, side), IDENTITY, EVERYTHING, settings).encode(0, 0)
+    assert tile is not None
+    assert np.abs(imagecodecs.jpeg8_decode(tile.data).astype(int) - imagecodecs.jpeg8_decode(data)).max() <= 3

@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from restain.color.kernels import READY, code_at, kernel, place
 from restain.slides.jpeg_stream import HUFFMAN_WIDTH, LOOKAHEAD
 
+LONGEST = 3 * 64 * 8
+"""More bytes than the three blocks of one place can take."""
+
 _LARGEST = 1 << LOOKAHEAD
 _SHIFT = _LARGEST + 18
 _SYMBOLS = _SHIFT + 18
@@ -288,7 +291,7 @@ def write_blocks(
     whole = _after(floats_from, whole_rgb)
     for row in range(rows):
         for column in range(columns):
-            if at + 3 * 64 * 8 > len(stream):  # no block takes more
+            if at + LONGEST > len(stream):
                 return 0
             block = runs[row, column]
             flat = block[0] == block[3]

@@ -172,6 +172,8 @@ class _Grid:
     """The blocks of one tile, as `read_blocks` fills them in; each thread has its own."""
 
     def __init__(self, side: int) -> None:
+        from restain.slides.glass_kernels import LONGEST
+
         room = side * side * _WAVES
         self.means = np.empty((side, side, 3), np.float32)
         self.runs = np.empty((side, side, 4), np.int32)
@@ -180,4 +182,4 @@ class _Grid:
         self.specks = np.empty((side, side), np.bool_)
         self.most_specks = int(MOST_SPECKS * side * side)
         self.missing = np.empty(self.most_specks * _BLOCK**2 + side * side, np.uint32)
-        self.stream = np.empty(side * side * _BLOCK**2, np.uint8)  # a byte a pixel
+        self.stream = np.empty(side * side * _BLOCK**2 + LONGEST, np.uint8)  # a byte a pixel, and the last blocks
