@@ -1,7 +1,7 @@
 """A whole slide from file to file, beside libvips's bare transcode of the same slide; memory, stages, and reading.
 
     python benchmarks/slide.py                             # 0.1, 0.4 and 1 gigapixel
-    python benchmarks/slide.py --gigapixels 4 --rounds 1
+    python benchmarks/slide.py --gigapixels 4 --rounds 1 --transcode
     python benchmarks/slide.py --keep slides/              # keep the made slides for the next time
 
 The slides are made here: tiles of 512 pixels cut at random from a real one, turned and mirrored, 60 % of them its
@@ -73,6 +73,7 @@ def main() -> None:
     parser.add_argument("--gigapixels", nargs="+", type=float, default=[0.1, 0.4, 1.0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--keep", type=Path, help="folder for the made slides; temporary by default")
+    parser.add_argument("--transcode", action="store_true", help="nothing but libvips's and restain's time")
     options = parser.parse_args()
     pixels, name = he_slide()
     with tempfile.TemporaryDirectory() as scratch:
@@ -81,7 +82,9 @@ def main() -> None:
         slides = {size: made_slide(folder / f"made-{size:g}.tif", size, pixels) for size in options.gigapixels}
         print_header(f"A whole slide, file to file, {CORES} cores", f"slides made of {name}, 60 % glass")
         middle = sorted(slides)[len(slides) // 2]
-        transcode(slides, folder, options.rounds, middle)
+        transcode(slides, folder, options.rounds, None if options.transcode else middle)
+        if options.transcode:
+            return
         stages(slides[middle], middle, folder)
         glass_both_ways(slides[middle])
         reading(slides[middle])
@@ -180,7 +183,7 @@ def encoded(tile: Image) -> bytes:
 # ---- file to file ---------------------------------------------------------------------------------------------------
 
 
-def transcode(slides: dict[float, Path], folder: Path, rounds: int, middle: float) -> None:
+def transcode(slides: dict[float, Path], folder: Path, rounds: int, middle: float | None) -> None:
     """Whole commands, start included; of the `middle` size also through OpenSlide, as formats without raw tiles are."""
     rows, goals = [], []
     for size, slide in sorted(slides.items()):
