@@ -117,7 +117,9 @@ class GlassTiles:
 
     def encode(self, x: int, y: int) -> EncodedTile | None:
         """The mapped tile at (x, y), level-0 pixels; None where it is not glass, or has to go the usual way."""
-        from restain.slides import glass_kernels as kernels  # Numba takes long to import
+        from restain.slides.glass_kernels import BASIS, HALVED  # Numba takes long to import
+        from restain.slides.glass_reading import read_blocks
+        from restain.slides.glass_writing import write_blocks
 
         written = self._written
         if written is None:
@@ -135,19 +137,19 @@ class GlassTiles:
             if stream is None or piece.ycbcr != ycbcr:
                 return None
             wide, tall = (-(-length // _BLOCK) for length in stream.size)
-            glass = kernels.read_blocks(
+            glass = read_blocks(
                 np.frombuffer(piece.data, np.uint8), stream.start, wide, tall, stream.quant, stream.tables,
                 np.array([*piece.window, *piece.place]) // _BLOCK, to_rgb, self._box.lowest, self._box.highest,
-                kernels.BASIS, grid.means, grid.runs, grid.waves, grid.weights, grid.specks, counts,
+                BASIS, grid.means, grid.runs, grid.waves, grid.weights, grid.specks, counts,
             )  # fmt: skip
             if not glass:
                 return None
         half = np.empty((side // 2, side // 2, 3), np.uint8)
         length = -1
         while length < 0:
-            length = kernels.write_blocks(
+            length = write_blocks(
                 grid.means, grid.runs, grid.waves, grid.weights, grid.specks, self._color_map.entries, to_rgb,
-                self._box.change, self._from_rgb, kernels.BASIS, kernels.HALVED,
+                self._box.change, self._from_rgb, BASIS, HALVED,
                 written.quant, written.dc_codes, written.ac_codes, grid.stream, half, grid.missing,
             )  # fmt: skip
             if length < 0:
@@ -172,7 +174,7 @@ class _Grid:
     """The blocks of one tile, as `read_blocks` fills them in; each thread has its own."""
 
     def __init__(self, side: int) -> None:
-        from restain.slides.glass_kernels import LONGEST
+        from restain.slides.glass_writing import LONGEST
 
         room = side * side * _WAVES
         self.means = np.empty((side, side, 3), np.float32)
