@@ -8,7 +8,7 @@ float32, where tables of the 256 levels stand in for logarithms.
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from restain.color.glass import glass_weight
+from restain.color.glass import GLASS_DENSITY, glass_weight
 from restain.color.images import RGB8
 
 Floats = NDArray[np.float64]
@@ -30,12 +30,13 @@ def match_glass(levels: Floats, restyled: Floats, source_white: ArrayLike, wante
     Returns:
         (n, 3) levels on the scale of `wanted_white`, neither clipped nor rounded.
     """
-    wanted, white = np.asarray(wanted_white, np.float64), np.asarray(source_white, np.float64)
-    weight = glass_weight(levels, white)[:, None]
-    transmittance = (levels + 1.0) / (white + 1.0)
-    restyled_transmittance = (np.clip(restyled, 0.0, 255.0) + 1.0) / 256.0
-    blend = weight * transmittance + (1.0 - weight) * restyled_transmittance
-    return blend * (wanted + 1.0) - 1.0
+    from restain.methods import kernels
+
+    white, wanted = (np.ascontiguousarray(each, np.float64) for each in (source_white, wanted_white))
+    blend: Floats = kernels.blend_glass(
+        np.ascontiguousarray(levels), np.ascontiguousarray(restyled), white, wanted, *GLASS_DENSITY
+    )
+    return blend
 
 
 class GlassRule:

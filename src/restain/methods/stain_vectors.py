@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from restain.color.histogram import ColorHistogram
-from restain.color.spaces import apply_matrix, density_to_rgb, rgb_to_density
+from restain.color.spaces import apply_matrix, rgb_to_density
 from restain.errors import InputError
 from restain.methods.base import Appearance, Floats, Normalizer, Unlearnable
 from restain.methods.flavours import StainFlavour, scaled_by_maxima
@@ -197,13 +197,19 @@ class StainNormalizer(Normalizer):
             concentrations = self._concentrations_as(flavour, flavour.density(colors), source.stain_matrix)
             scaled = scaled_by_maxima(concentrations, source.max_concentrations, reference.max_concentrations)
             return flavour.levels(apply_matrix(scaled, reference.stain_matrix))
+        from restain.methods import kernels
+
         density = rgb_to_density(colors)
         concentrations = self._concentrations(density, source.stain_matrix)
-        matched = match_strength(concentrations, source, reference, self.tone)
-        restyled = apply_matrix(matched, reference.stain_matrix)
-        if self.residual == "keep":
-            restyled += density - apply_matrix(concentrations, source.stain_matrix)
-        return density_to_rgb(restyled)
+        restyled: Floats = kernels.remix(
+            density,
+            np.ascontiguousarray(concentrations),
+            np.ascontiguousarray(source.stain_matrix),
+            strength_change(source, reference, self.tone),
+            np.ascontiguousarray(reference.stain_matrix),
+            self.residual == "keep",
+        )
+        return restyled
 
 
 def published_statistics(matrix: Floats) -> dict[str, Any]:
@@ -285,19 +291,17 @@ def on_plane(density: Floats, counts: Floats, limit: float) -> NDArray[np.bool_]
     return keep
 
 
-def match_strength(concentrations: Floats, source: StainAppearance, reference: StainAppearance, tone: bool) -> Floats:
-    """Concentrations (n, k) with the reference's strengths.
+def strength_change(source: StainAppearance, reference: StainAppearance, tone: bool) -> Floats:
+    """What gives each stain the reference's strength: (k, 3) of m, w, p, with which c becomes w·(c/m)^p.
 
-    A stain's robust maximum becomes the reference's, as far as `LARGEST_RATIO` lets it. With `tone`, its median does
-    too, as far as an exponent within `TONE_LIMITS` takes it: m_t·(c/m_s)^p. Negative concentrations (noise) are
-    scaled alone. A stain that is absent from the source or the reference is left as it is, so that noise is never
-    blown up to a stain.
+    A stain's robust maximum m becomes the reference's, w, as far as `LARGEST_RATIO` lets it. With `tone`, its median
+    does too, as far as an exponent within `TONE_LIMITS` takes it. A stain that is absent from the source or the
+    reference is left as it is, so that noise is never blown up to a stain.
     """
-    matched = np.empty_like(concentrations)
-    for stain in range(concentrations.shape[1]):
+    changes = np.ones((len(source.max_concentrations), 3))
+    for stain, change in enumerate(changes):
         maximum, wanted = float(source.max_concentrations[stain]), float(reference.max_concentrations[stain])
         if min(maximum, wanted) < LEAST_CONCENTRATION:
-            matched[:, stain] = concentrations[:, stain]
             continue
         wanted = min(max(wanted, maximum / LARGEST_RATIO), maximum * LARGEST_RATIO)
         exponent = 1.0
@@ -308,6 +312,5 @@ def match_strength(concentrations: Floats, source: StainAppearance, reference: S
         if tone and 0 < median < maximum and 0 < wanted_median < wanted:
             exponent = np.log(wanted / wanted_median) / np.log(maximum / median)
             exponent = min(max(exponent, TONE_LIMITS[0]), TONE_LIMITS[1])
-        share = concentrations[:, stain] / maximum
-        matched[:, stain] = wanted * np.where(share > 0, np.maximum(share, 0) ** exponent, share)
-    return matched
+        change[:] = maximum, wanted, exponent
+    return changes
