@@ -16,7 +16,8 @@ from restain.errors import InputError, SlideError
 from restain.phantom import Phantom, Scanner, make_phantom
 from restain.slides.icc import srgb_profile
 from restain.slides.reader import Slide, open_slide
-from restain.slides.sample import find_tissue, sample_slide
+from restain.slides.sample import sample_slide
+from restain.slides.tissue import find_tissue
 from restain.slides.writer import PyramidSettings, write_array
 
 from .making import write_with_holes

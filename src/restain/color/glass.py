@@ -49,8 +49,12 @@ def find_white_point(histogram: ColorHistogram) -> WhitePoint:
     as glass has to be: the less there is of it, the more. Otherwise, or where positions were not known, it is
     `PRIOR_WHITE`.
     """
-    flat = histogram.flat
-    if flat is None or not len(flat):
+    return _prior() if histogram.flat is None else white_of_flat(histogram.flat, histogram.pixels)
+
+
+def white_of_flat(flat: ColorHistogram, pixels: float) -> WhitePoint:
+    """`find_white_point` from the flat regions alone, of an image of so many pixels."""
+    if not len(flat):
         return _prior()
     least = _LEAST_PIXELS * min(1.0, float(flat.counts.min()))  # counts may be weights, of which the least is a pixel
     if flat.pixels < least:
@@ -71,7 +75,7 @@ def find_white_point(histogram: ColorHistogram) -> WhitePoint:
             break
     # Under a lamp that lights the middle more, glass varies; all of it that is nearly as bright is evidence.
     shaded = counts[(colors >= _SHADE * level).all(axis=1)].sum()
-    return WhitePoint(level, "glass") if _plausible(level, shaded / max(histogram.pixels, flat.pixels)) else _prior()
+    return WhitePoint(level, "glass") if _plausible(level, shaded / max(pixels, flat.pixels)) else _prior()
 
 
 def glass_weight(colors: NDArray[np.float64], white: ArrayLike) -> NDArray[np.float64]:

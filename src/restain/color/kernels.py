@@ -186,6 +186,11 @@ def count_colors(
     return count
 
 
+def load() -> None:
+    """Let Numba prepare what it prepares at the first call of a kernel, rather than then."""
+    is_uniform(np.zeros((1, 1, 3), np.uint8))
+
+
 @kernel
 def is_uniform(image: NDArray[np.uint8]) -> bool:
     """Whether all pixels (H, W, 3) are alike; found out at the first that is not."""

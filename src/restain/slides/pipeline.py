@@ -36,7 +36,7 @@ from restain.slides.forgiving import ForgivingSlide
 from restain.slides.glass_tiles import GlassTiles, glass_tiles
 from restain.slides.icc import Icc, srgb_profile
 from restain.slides.reader import Mask, OnError, Slide, open_slide
-from restain.slides.sample import estimate_slide, sample_slide
+from restain.slides.sample import SAMPLE_TILE, Kept, estimate_slide, sample_slide
 from restain.slides.writer import settings_for, write_pyramid
 from restain.strict_json import to_json
 
@@ -138,10 +138,11 @@ def normalize_slide(
     report = progress or _silent
     start = time.perf_counter()
     sample: Mapping[str, Any] = {}
+    kept: Kept | None = {} if settings.tile == SAMPLE_TILE and not normalizer.neighbourhood else None
     if appearance is None:
         report("estimate", 0, 1)
         if histogram is None:
-            histogram = sample_slide(source, max_pixels=max_pixels, seed=seed, workers=workers)
+            histogram = sample_slide(source, max_pixels=max_pixels, seed=seed, workers=workers, kept=kept)
         if isinstance(source, ForgivingSlide):
             source.check_some_left(histogram)
         appearance, sample = estimate_slide(source, normalizer, histogram, seed=seed, workers=workers)
@@ -155,6 +156,7 @@ def normalize_slide(
         source,
         output,
         pixel_map,
+        kept=kept,
         icc_profile=output_profile(normalizer),
         description=_description(source, normalizer, appearance, sample),
         settings=settings,
@@ -176,6 +178,7 @@ def write_mapped(
     output: Path,
     pixel_map: ColorMap | WindowMap,
     *,
+    kept: Kept | None = None,
     icc_profile: bytes | None,
     description: str,
     settings: PyramidSettings,
@@ -187,13 +190,14 @@ def write_mapped(
 ) -> None:
     """Map every pixel of a slide into a pyramid of the same size and resolution; arguments as `write_pyramid`.
 
-    `report` is told of the stage "normalize". Padding stays padding. With `white`, the slide's white point, tiles of
-    glass may be mapped without being decoded (`restain.slides.glass_tiles`).
+    `kept` holds tiles of the slide that were read before, of the output's size; it is emptied. `report` is told of the
+    stage "normalize". Padding stays padding. With `white`, the slide's white point, tiles of glass may be mapped without
+    being decoded (`restain.slides.glass_tiles`).
     """
     with ThreadPoolExecutor(workers) as pool:
         if isinstance(pixel_map, ColorMap):
             glass = None if white is None else glass_tiles(slide, pixel_map, white, settings)
-            tiles = _mapped_tiles(slide, pixel_map, glass, settings, pool, workers)
+            tiles = _mapped_tiles(slide, pixel_map, kept or {}, glass, settings, pool, workers)
         else:
             tiles = _windowed_tiles(slide, pixel_map, settings, pool, workers)
         write_pyramid(
@@ -282,6 +286,7 @@ def _counted(
 def _mapped_tiles(
     slide: Slide,
     color_map: ColorMap,
+    kept: Kept,
     glass: GlassTiles | None,
     settings: PyramidSettings,
     pool: ThreadPoolExecutor,
@@ -295,14 +300,18 @@ def _mapped_tiles(
     scratch = threading.local()  # a tile of each thread's own: new memory costs more than what is done with it
     uniform: dict[tuple[bytes, tuple[int, ...]], EncodedTile] = {}  # scanners fill what they skip with one colour
 
-    def job(x: int, y: int) -> EncodedTile:
-        if glass is not None and (mapped := glass.encode(x, y)) is not None:
-            return mapped
+    def read(x: int, y: int) -> tuple[RGB8, Mask | None]:
         size = (min(side, width - x), min(side, height - y))
         tile: RGB8 | None = getattr(scratch, "tile", None)
         if tile is None or tile.shape[:2] != size[::-1]:
             tile = scratch.tile = np.empty((size[1], size[0], 3), np.uint8)
-        pixels, known = slide.read_tile((x, y), size, tile)
+        return slide.read_tile((x, y), size, tile)
+
+    def job(x: int, y: int) -> EncodedTile:
+        before = kept.pop((x, y), None)
+        if glass is not None and (mapped := glass.encode(x, y)) is not None:
+            return mapped
+        pixels, known = read(x, y) if before is None else (before, None)
         if known is not None and not known.any():
             return encode_tile(None, settings)  # padding stays a missing tile
         if known is not None or not kernels.is_uniform(pixels):

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from restain.color.glass import find_white_point
 from restain.color.histogram import ColorHistogram, HistogramBuilder
 from restain.color.images import RGB8
 from restain.errors import InputError, RestainError
@@ -19,12 +18,19 @@ from restain.methods.window_grid import reflected
 from restain.methods.windows import WindowMap
 from restain.slides.icc import Icc
 from restain.slides.reader import Mask, OnError, Slide, open_slide
+from restain.slides.tissue import find_tissue, see
 
-TISSUE_DENSITY = 0.12
-"""Optical density, in any channel and against the white point, from which a thumbnail pixel shows tissue."""
+SAMPLE_TILE = 512
+"""Side of the tiles that are sampled."""
 
-LEAST_VIEW, LARGEST_VIEW = 1000, 2048
-"""Pixels of a thumbnail's longer side, for tissue to be found on it."""
+Kept = dict[tuple[int, int], RGB8]
+"""Tiles that were read, by their (x, y)."""
+
+_MOST_KEPT = 244
+"""Tiles, 192 MB: the tissue of a sample."""
+
+_MOST_WAITING = 128
+"""Tiles that a thread reads before it counts the first one."""
 
 FULL_TILE = 0.5
 """Share of a tile that shows tissue from which one tile is as good as another to measure norm statistics on."""
@@ -35,9 +41,10 @@ def sample_slide(
     *,
     max_pixels: int = 64_000_000,
     max_glass_pixels: int = 4_000_000,
-    tile: int = 512,
+    tile: int = SAMPLE_TILE,
     seed: int = 0,
     workers: int | None = None,
+    kept: Kept | None = None,
 ) -> ColorHistogram:
     """Count the colours of a slide's tissue, and of its glass beside it.
 
@@ -51,6 +58,7 @@ def sample_slide(
         tile: side of the sampled tiles, level-0 pixels.
         seed: of the random choice.
         workers: reading threads; None for two.
+        kept: where to put some of the tiles that are read, at most 192 MB, for who will want them again.
 
     Returns:
         A histogram whose `provenance` says what was sampled.
@@ -59,10 +67,16 @@ def sample_slide(
     if not isinstance(slide, Slide):
         with open_slide(slide) as opened:
             return sample_slide(
-                opened, max_pixels=max_pixels, max_glass_pixels=max_glass_pixels, tile=tile, seed=seed, workers=workers
+                opened,
+                max_pixels=max_pixels,
+                max_glass_pixels=max_glass_pixels,
+                tile=tile,
+                seed=seed,
+                workers=workers,
+                kept=kept,
             )
     plan = plan_sample(slide, max_pixels=max_pixels, max_glass_pixels=max_glass_pixels, tile=tile, seed=seed)
-    return finish_sample(slide, plan, count_tiles(slide, plan.tiles, plan.tile, workers=workers))
+    return finish_sample(slide, plan, count_tiles(slide, plan.tiles, plan.tile, workers=workers, kept=kept))
 
 
 @dataclass(frozen=True)
@@ -85,7 +99,7 @@ def plan_sample(
     *,
     max_pixels: int = 64_000_000,
     max_glass_pixels: int = 4_000_000,
-    tile: int = 512,
+    tile: int = SAMPLE_TILE,
     seed: int = 0,
 ) -> SamplePlan:
     """Choose the tiles that `sample_slide` counts; arguments as there."""
@@ -117,61 +131,6 @@ def finish_sample(slide: Slide, plan: SamplePlan, histogram: ColorHistogram) -> 
     return replace(histogram, icc_profile=slide.icc_profile, provenance=dict(plan.facts))
 
 
-def find_tissue(slide: Slide, tile: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which tiles of a slide show tissue, and which only glass.
-
-    Args:
-        slide: the slide.
-        tile: side of the tiles, level-0 pixels.
-
-    Returns:
-        Two (rows, columns) bool grids; tiles that are padding alone are in neither.
-    """
-    stained, real = _see(slide)
-    width, height = slide.dimensions
-    rows, columns = -(-height // tile), -(-width // tile)
-    shown = _any_in_tiles(stained, rows, columns, height / tile, width / tile)
-    seen = _any_in_tiles(real, rows, columns, height / tile, width / tile)
-    return shown, seen & ~shown
-
-
-def _see(slide: Slide) -> tuple[Mask, Mask]:
-    """Which pixels of a slide's thumbnail are stained, and which are no padding."""
-    # A level of the slide that is about as large as a thumbnail need not be made from a larger one.
-    small = (max(size) for size in slide.level_dimensions if LEAST_VIEW <= max(size) <= LARGEST_VIEW)
-    thumbnail, known = slide.thumbnail(next(small, LARGEST_VIEW))
-    white = find_white_point(ColorHistogram.from_image(thumbnail, mask=known)).level
-    # (level + 1) / (white + 1) below exp(−density), for levels that are whole numbers.
-    limits = np.clip(np.ceil((white + 1.0) * np.exp(-TISSUE_DENSITY) - 1.0), 0, 255).astype(np.uint8)
-    stained = np.zeros(thumbnail.shape[:2], np.bool_)
-    for channel, limit in enumerate(limits):
-        stained |= thumbnail[..., channel] < limit
-    real = np.ones(stained.shape, np.bool_) if known is None else known
-    return stained & real, real
-
-
-def _any_in_tiles(mask: NDArray[np.bool_], rows: int, columns: int, tall: float, wide: float) -> NDArray[np.bool_]:
-    """Whether any thumbnail pixel that touches a tile is set; `tall`, `wide` are the slide's sides in tiles."""
-    found = np.zeros((rows, columns), np.bool_)
-    left, right = _touching(mask.shape[1], columns, wide)
-    for row, (top, bottom) in enumerate(zip(*_touching(mask.shape[0], rows, tall), strict=True)):
-        band = np.flatnonzero(mask[top:bottom].any(axis=0))
-        found[row] = np.searchsorted(band, right) > np.searchsorted(band, left)
-    return found
-
-
-def _touching(pixels: int, tiles: int, span: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Of each tile along an axis, the first thumbnail pixel that touches it and the one after the last.
-
-    A thumbnail pixel may span several tiles: both of its ends count.
-    """
-    edges = np.arange(pixels + 1) * (span / pixels)
-    first = np.minimum(edges[:-1].astype(np.int64), tiles - 1)
-    last = np.minimum((edges[1:] - 1e-9).astype(np.int64), tiles - 1)
-    numbers = np.arange(tiles)
-    return np.searchsorted(last, numbers, side="left"), np.searchsorted(first, numbers, side="right")
-
-
 def _choose(grid: NDArray[np.bool_], most: int, generator: np.random.Generator) -> list[tuple[int, int]]:
     """At most `most` (row, column) of `grid`, in reading order."""
     found = np.argwhere(grid)
@@ -186,36 +145,55 @@ def count_tiles(
     tile: int,
     *,
     workers: int | None = None,
+    kept: Kept | None = None,
     moved: Callable[[], None] = lambda: None,
 ) -> ColorHistogram:
     """Count whole tiles, given by (row, column); each thread gathers its own histogram, and they are added up.
 
-    `moved` is called after each tile, from the threads; what it raises ends the counting.
+    Tiles without padding are put into `kept`, where that is given, until it holds `_MOST_KEPT`. `moved` is called after
+    each tile, from the threads; what it raises ends the counting.
     """
     width, height = slide.dimensions
     workers = max(1, min(workers or 2, len(tiles) // 4, 16))  # each holds two tables of 64 MiB
     stop = threading.Event()  # Ctrl-C, say: the other threads end at their next tile
+    ready = threading.Event()
 
     def gather(share: Sequence[tuple[int, int]]) -> ColorHistogram:
         builder = HistogramBuilder()
+        waiting: list[tuple[RGB8, Mask | None]] = []
         for row, column in share:
             if stop.is_set():
                 break
             x, y = column * tile, row * tile
             pixels, known = slide.read_region((x, y), 0, (min(tile, width - x), min(tile, height - y)))
-            builder.add(pixels, known)
+            if kept is not None and known is None and len(kept) < _MOST_KEPT:
+                kept[x, y] = pixels
+            waiting.append((pixels, known))
+            if ready.is_set() or len(waiting) >= _MOST_WAITING:
+                _count(waiting, builder)
             moved()
+        _count(waiting, builder)
         return builder.histogram()
 
     with ThreadPoolExecutor(workers) as pool:
         try:
-            parts = list(pool.map(gather, [tiles[start::workers] for start in range(workers)]))
+            shares = [pool.submit(gather, tiles[start::workers]) for start in range(workers)]
+            from restain.color import kernels  # half a second, in which the threads can read
+
+            kernels.load()
+            ready.set()
+            parts = [share.result() for share in shares]
         finally:
             stop.set()
     total = parts[0]
     for part in parts[1:]:
         total = total + part
     return total
+
+
+def _count(waiting: list[tuple[RGB8, Mask | None]], builder: HistogramBuilder) -> None:
+    while waiting:
+        builder.add(*waiting.pop(0))
 
 
 # ---- tiles ------------------------------------------------------------------------------------------------------
@@ -347,7 +325,7 @@ def sample_tiles_of(
 
 def _places_of_tissue(slide: Slide, wide: int, high: int, generator: np.random.Generator) -> list[tuple[int, int]]:
     """(x, y) of the tiles of this size that show tissue: the full ones in random order, then the others by richness."""
-    stained, real = _see(slide)
+    stained, real = see(slide)
     width, height = slide.dimensions
     xs, ys = np.arange(0, width - wide + 1, wide), np.arange(0, height - high + 1, high)
 

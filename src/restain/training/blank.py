@@ -4,7 +4,7 @@ Networks colour empty glass unless they have seen some (PAPERS.md §9), and lear
 else; so how many of the crops are blank can be controlled.
 
 A picture is averaged over blocks of 8×8 pixels, which takes the noise out. A block is stained where its optical
-density against the white point reaches `TISSUE_DENSITY` in any channel: the rule by which `slides.sample` finds tissue.
+density against the white point reaches `TISSUE_DENSITY` in any channel: the rule by which `slides.tissue` finds tissue.
 A crop is blank if less than `STAINED_SHARE` of the blocks whose centres lie in it are stained.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from restain.color.images import RGB8
-from restain.slides.sample import TISSUE_DENSITY
+from restain.slides.tissue import TISSUE_DENSITY
 
 BLOCK = 8
 STAINED_SHARE = 0.05

@@ -23,7 +23,7 @@ from restain.evaluation.datasets.pairs import Pair
 from restain.slides.batch import SLIDE_PIXELS
 from restain.slides.image_reader import ImageSlide, open_image
 from restain.slides.reader import Mask, Slide, open_slide
-from restain.slides.sample import find_tissue
+from restain.slides.tissue import find_tissue
 from restain.training.blank import STAINED_SHARE, Blocks, stained_blocks
 
 SAME_SCALE = 0.02

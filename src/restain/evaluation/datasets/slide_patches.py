@@ -11,7 +11,7 @@ from restain.evaluation.datasets.asap import Outline, draw_outlines, read_outlin
 from restain.evaluation.datasets.item import Item
 from restain.evaluation.datasets.patches import PATCH, Patch
 from restain.slides.reader import open_slide
-from restain.slides.sample import find_tissue
+from restain.slides.tissue import find_tissue
 
 CELLS = 8
 """Outlines are drawn with so many cells to a patch's side: enough to tell a share of one half or three quarters."""
