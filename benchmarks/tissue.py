@@ -19,7 +19,7 @@ from common import data_folder, print_header
 from PIL import Image
 
 import restain
-from restain.color import kernels
+from restain.color import counting
 from restain.color.histogram import FLAT_BLOCK, FLAT_DEVIATION
 from restain.slides.batch import is_image
 from restain.slides.reader import open_slide
@@ -47,7 +47,7 @@ def check(image: np.ndarray, normalizer: restain.Normalizer, keep: restain.Norma
     if appearance.white_origin == "glass":
         near = np.zeros(image.shape[:2], np.bool_)
         everywhere = np.zeros((0, 0), np.bool_)
-        kernels.flat_blocks(np.ascontiguousarray(image), everywhere, FLAT_BLOCK, FLAT_DEVIATION, near)
+        counting.flat_blocks(np.ascontiguousarray(image), everywhere, FLAT_BLOCK, FLAT_DEVIATION, near)
         near &= (np.abs(image - appearance.white_point) <= 6).all(axis=2)
         if near.sum() >= 128:
             facts["match"] = np.abs(out[near].mean(axis=0) - normalizer.reference_.white_point).max()

@@ -173,18 +173,10 @@ class ColorHistogram:
             raise InputError(f"got {bits} bits a channel; wanted 1 to 8")
         if bits == 8:
             return self
-        colors = self.colors
-        level = (colors >> np.uint8(8 - bits)).astype(np.int64)
-        group = (level[:, 0] << 2 * bits) | (level[:, 1] << bits) | level[:, 2]
-        # Numbered anew without the empty bins, which are most: sums over few stay in the cache.
-        present = np.zeros(1 << 3 * bits, np.bool_)
-        present[group] = True
-        number = np.cumsum(present, dtype=np.int32)[group] - 1
-        weight = np.bincount(number, self.counts)
-        total = [np.bincount(number, self.counts * colors[:, channel]) for channel in range(3)]
-        means = np.stack([channel / weight for channel in total], axis=1)
-        # A mean stays in its bin when it is rounded, so the colours are still in order and different.
-        coarse = replace(self, codes=pack(np.rint(means).astype(np.uint8)), counts=weight.astype(np.float64))
+        from restain.color import counting
+
+        codes, counts = counting.bin_colors(self.codes, self.counts, bits)
+        coarse = replace(self, codes=codes, counts=counts)
         return coarse if self.flat is None else replace(coarse, flat=self.flat.binned(bits))
 
     def where(self, keep: Mask) -> "ColorHistogram":
@@ -262,7 +254,7 @@ class HistogramBuilder:
 
     def add(self, image: RGB8, mask: Mask | None = None) -> None:
         """Count `image` (H, W, 3) uint8 where `mask` (H, W) is true, and its flat blocks wholly inside the mask."""
-        from restain.color import kernels
+        from restain.color import counting
 
         where = _EVERYWHERE if mask is None else _checked_mask(mask, image)
         if self._tallies is None:
@@ -270,7 +262,7 @@ class HistogramBuilder:
         everything, flat_alone = self._tallies
         everything.add(image, where)
         flat = np.zeros(image.shape[:2], np.bool_)
-        kernels.flat_blocks(image, where, FLAT_BLOCK, FLAT_DEVIATION, flat)
+        counting.flat_blocks(image, where, FLAT_BLOCK, FLAT_DEVIATION, flat)
         flat_alone.add(image, flat)
 
     def histogram(self) -> ColorHistogram:
@@ -301,14 +293,14 @@ class _Tally:
         self._older: list[tuple[Codes, NDArray[np.float64]]] = []
 
     def add(self, image: RGB8, mask: Mask) -> None:
-        from restain.color import kernels
+        from restain.color import counting
 
         pixels = image.shape[0] * image.shape[1]
         if self._pixels + pixels >= 1 << 32:  # the table's counts have 32 bits
             self._older.append(self._empty())
         seen = np.empty(min(pixels, 1 << 24), np.uint32)
         flat = np.ascontiguousarray(image).reshape(-1)
-        end = kernels.count_colors(self.table, flat, np.ascontiguousarray(mask).reshape(-1), seen)
+        end = counting.count_colors(self.table, flat, np.ascontiguousarray(mask).reshape(-1), seen)
         self._pixels += pixels
         if end:
             self._seen.append(seen[:end].copy())

@@ -1,4 +1,4 @@
-"""The Numba kernels: apply a table or a lattice of colours, count them, find flat blocks. All run without the GIL.
+"""The Numba kernels: apply a table or a lattice of colours, halve images. All run without the GIL.
 
 Compiled code is cached in the user's cache folder (`platformdirs.user_cache_dir("restain")`, or `NUMBA_CACHE_DIR`
 where that is set), the one place that restain writes without being told to; if it cannot be written, each process
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 READY = np.uint32(1 << 24)  # the entry holds a result
 WANTED = np.uint32(1 << 25)  # the entry is on the list of colours to be evaluated
-_AHEAD = 64  # pixels whose entries are asked for before they are needed
+AHEAD = 64  # pixels whose entries are asked for before they are needed
 
 
 def _cache_folder() -> str | None:
@@ -90,12 +90,12 @@ def _prefetch(_context: Any, table: Any, _index: Any) -> Any:
 
 
 @numba.njit(inline="always")
-def _look_ahead(table: NDArray[np.uint32], pixels: NDArray[np.uint8], start: int, entries: NDArray[np.uint32]) -> None:
-    """Where `table` has the colours of up to `_AHEAD` pixels from `start`, and ask for those lines.
+def look_ahead(table: NDArray[np.uint32], pixels: NDArray[np.uint8], start: int, entries: NDArray[np.uint32]) -> None:
+    """Where `table` has the colours of up to `AHEAD` pixels from `start`, and ask for those lines.
 
     A table does not fit into the near caches, and a core that meets one pixel after the other waits for most lines.
     """
-    count = min(len(pixels) // 3 - start, _AHEAD)
+    count = min(len(pixels) // 3 - start, AHEAD)
     for j in range(count):
         at = np.uint64(3 * (start + j))  # unsigned, or Numba asks whether to count from the end
         entries[j] = place(pixels[at], pixels[at + np.uint64(1)], pixels[at + np.uint64(2)])
@@ -114,15 +114,15 @@ def apply_table(
     """
     count = 0
     total = len(pixels) // 3
-    entries = np.empty((2, _AHEAD), np.uint32)
-    values = np.empty(_AHEAD, np.uint32)
-    _look_ahead(table, pixels, 0, entries[0])
-    for block in range((total + _AHEAD - 1) // _AHEAD):
-        start = block * _AHEAD
+    entries = np.empty((2, AHEAD), np.uint32)
+    values = np.empty(AHEAD, np.uint32)
+    look_ahead(table, pixels, 0, entries[0])
+    for block in range((total + AHEAD - 1) // AHEAD):
+        start = block * AHEAD
         now = entries[block & 1]
-        _look_ahead(table, pixels, start + _AHEAD, entries[1 - (block & 1)])
+        look_ahead(table, pixels, start + AHEAD, entries[1 - (block & 1)])
         ready = READY
-        size = min(total - start, _AHEAD)
+        size = min(total - start, AHEAD)
         for j in range(size):
             values[j] = table[now[j]]
             ready &= values[j]
@@ -153,39 +153,6 @@ def list_missing(table: NDArray[np.uint32], pixels: NDArray[np.uint8], missing: 
     return count
 
 
-@kernel
-def count_colors(
-    counts: NDArray[np.uint32], pixels: NDArray[np.uint8], mask: NDArray[np.bool_], seen: NDArray[np.uint32]
-) -> int:
-    """Add the colours of `pixels` (3n,) where `mask` (n,) to `counts`, which is ordered as tables are.
-
-    The places of new colours are listed in `seen`; returns how many. A mask of shape (0,) means every pixel.
-    """
-    count = 0
-    total = len(pixels) // 3
-    entries = np.empty((2, _AHEAD), np.uint32)
-    if len(mask):  # few are set, or most in long runs
-        for i in range(total):
-            if mask[i]:
-                entry = place(pixels[3 * i], pixels[3 * i + 1], pixels[3 * i + 2])
-                if counts[entry] == 0:
-                    seen[count] = entry
-                    count += 1
-                counts[entry] += np.uint32(1)
-        return count
-    _look_ahead(counts, pixels, 0, entries[0])
-    for block in range((total + _AHEAD - 1) // _AHEAD):
-        start = block * _AHEAD
-        now = entries[block & 1]
-        _look_ahead(counts, pixels, start + _AHEAD, entries[1 - (block & 1)])
-        for j in range(min(total - start, _AHEAD)):
-            if counts[now[j]] == 0:
-                seen[count] = now[j]
-                count += 1
-            counts[now[j]] += np.uint32(1)
-    return count
-
-
 def load() -> None:
     """Let Numba prepare what it prepares at the first call of a kernel, rather than then."""
     is_uniform(np.zeros((1, 1, 3), np.uint8))
@@ -200,39 +167,6 @@ def is_uniform(image: NDArray[np.uint8]) -> bool:
             if image[row, column, 0] != red or image[row, column, 1] != green or image[row, column, 2] != blue:
                 return False
     return True
-
-
-@kernel
-def flat_blocks(
-    image: NDArray[np.uint8], mask: NDArray[np.bool_], size: int, max_deviation: float, flat: NDArray[np.bool_]
-) -> None:
-    """Mark the pixels of `size`² blocks whose channels all deviate by at most `max_deviation` (sd, grey levels).
-
-    Blocks that `mask` does not cover wholly are never flat; a mask of shape (0, 0) means every pixel.
-    """
-    everywhere = mask.shape[0] == 0
-    pixels = float(size * size)
-    limit = max_deviation * max_deviation
-    for top in range(0, image.shape[0] - size + 1, size):
-        for left in range(0, image.shape[1] - size + 1, size):
-            is_flat = True
-            for channel in range(3):
-                total = 0
-                squares = 0
-                for row in range(top, top + size):
-                    for column in range(left, left + size):
-                        value = int(image[row, column, channel])
-                        total += value
-                        squares += value * value
-                        if not everywhere and not mask[row, column]:
-                            is_flat = False
-                mean = total / pixels
-                if squares / pixels - mean * mean > limit:
-                    is_flat = False
-                if not is_flat:
-                    break
-            if is_flat:
-                flat[top : top + size, left : left + size] = True
 
 
 @kernel

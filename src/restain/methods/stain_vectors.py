@@ -276,15 +276,25 @@ def on_plane(density: Floats, counts: Floats, limit: float) -> NDArray[np.bool_]
         (n,) bool. The plane is fitted to what is kept, until that rests.
     """
     keep = np.ones(len(density), np.bool_)
-    length = np.linalg.norm(density, axis=1)
-    direction = density / np.maximum(length, 1e-9)[:, None]
-    x, y, z = np.ascontiguousarray(direction.T)
-    weight = counts * length  # a dense colour's direction is surer
-    products = [weight * first * second for first, second in ((x, x), (x, y), (x, z), (y, y), (y, z), (z, z))]
-    for _ in range(5 if limit < 1 else 0):
-        xx, xy, xz, yy, yz, zz = ((product * keep).sum() for product in products)
-        normal = np.linalg.eigh(np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]]))[1][:, 0]
-        near = np.abs(x * normal[0] + y * normal[1] + z * normal[2]) <= limit
+    if limit >= 1:
+        return keep
+    axes = np.ascontiguousarray(density.T)
+    limits = np.einsum("ai,ai->i", axes, axes)  # first the squared lengths: no arrays of products, new memory is dear
+    weight = counts / np.sqrt(np.maximum(limits, 1e-18))  # by direction and length: a dense colour's direction is surer
+    limits *= limit**2
+    line, off = np.empty_like(weight), np.empty_like(weight)
+    for _ in range(5):
+        spread = np.empty((3, 3))
+        for row in range(3):
+            np.multiply(weight, axes[row], out=line)
+            line *= keep
+            spread[row] = [np.einsum("i,i->", line, axis) for axis in axes]
+        normal = np.linalg.eigh(spread)[1][:, 0]
+        np.multiply(axes[0], normal[0], out=off)
+        for axis, length in zip(axes[1:], normal[1:], strict=True):
+            off += np.multiply(axis, length, out=line)
+        off *= off
+        near = off <= limits
         if near.sum() < 3 or np.array_equal(near, keep):
             break
         keep = near

@@ -191,8 +191,8 @@ def write_mapped(
     """Map every pixel of a slide into a pyramid of the same size and resolution; arguments as `write_pyramid`.
 
     `kept` holds tiles of the slide that were read before, of the output's size; it is emptied. `report` is told of the
-    stage "normalize". Padding stays padding. With `white`, the slide's white point, tiles of glass may be mapped without
-    being decoded (`restain.slides.glass_tiles`).
+    stage "normalize". Padding stays padding. With `white`, the slide's white point, tiles of glass may be mapped
+    without being decoded (`restain.slides.glass_tiles`).
     """
     with ThreadPoolExecutor(workers) as pool:
         if isinstance(pixel_map, ColorMap):
