@@ -126,12 +126,10 @@ def _jpeg_end(data: bytes) -> int:
     """Where the end's marker is, behind the headers, which may hold a JPEG of their own; -1 where there is none."""
     scan = next((at for marker, at in _jpeg_segments(data) if marker == 0xDA), 0)
     # Within pixels a byte of 255 is followed by 0 or another marker. So many bytes are 255 that `find` would be slow.
-    found = [
-        2 * np.flatnonzero(np.frombuffer(data, "<u2", (len(data) - start) // 2, start) == 0xD9FF) + start
-        for start in (scan, scan + 1)
-        if len(data) - start >= 2
-    ]
-    return min((int(places[0]) for places in found if places.size), default=-1)
+    pixels = np.frombuffer(data, np.uint8, offset=scan)
+    ends = (pixels[:-1] == 0xFF) & (pixels[1:] == 0xD9)
+    first = int(ends.argmax()) if len(ends) else 0
+    return scan + first if len(ends) and ends[first] else -1
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
