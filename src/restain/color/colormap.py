@@ -287,15 +287,16 @@ def _evaluate(
     function: ColorFunction, packed: NDArray[np.uint32], codes: NDArray[np.uint32], workers: int | None = None
 ) -> None:
     """Write the entries of `codes` (n,), in threads; each colour's result depends on that colour alone."""
+    from restain.color import kernels
+
     workers = workers or usable_cores()
     size = min(_CHUNK, max(-(-len(codes) // workers), _LEAST_CHUNK))
     chunks = [codes[start : start + size] for start in range(0, len(codes), size)]
 
     def job(chunk: NDArray[np.uint32]) -> None:
-        values = np.asarray(function(unpack(chunk)))
-        if values.shape != (len(chunk), 3) or np.isnan(values).any():
-            raise InputError(f"a colour function gave {values.shape} with NaN or of the wrong shape for {len(chunk)}")
-        packed[places(chunk)] = pack(np.rint(np.clip(values, 0, 255)).astype(np.uint8)) | _READY
+        levels = np.ascontiguousarray(function(unpack(chunk)), np.float64)
+        if levels.shape != (len(chunk), 3) or not kernels.store(packed, chunk, levels):
+            raise InputError(f"a colour function gave {levels.shape} with NaN or of the wrong shape for {len(chunk)}")
 
     if len(chunks) < 2 or workers < 2:
         for chunk in chunks:

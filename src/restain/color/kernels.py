@@ -153,6 +153,22 @@ def list_missing(table: NDArray[np.uint32], pixels: NDArray[np.uint8], missing: 
     return count
 
 
+@kernel
+def store(table: NDArray[np.uint32], codes: NDArray[np.uint32], levels: NDArray[np.float64]) -> bool:
+    """Write what the colours of `codes` (n,) become: levels (n, 3), clipped and rounded; False if one is NaN."""
+    for i in range(len(codes)):
+        result = np.uint32(0)
+        for channel in range(3):
+            level = levels[i, channel]
+            if np.isnan(level):
+                return False
+            level = np.rint(min(max(level, 0.0), 255.0))
+            result = result << np.uint32(8) | np.uint32(level)
+        code = codes[i]
+        table[place(np.uint8(code >> 16), np.uint8(code >> 8 & 255), np.uint8(code & 255))] = result | READY
+    return True
+
+
 def load() -> None:
     """Let Numba prepare what it prepares at the first call of a kernel, rather than then."""
     is_uniform(np.zeros((1, 1, 3), np.uint8))

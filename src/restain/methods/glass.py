@@ -32,7 +32,7 @@ def match_glass(levels: Floats, restyled: Floats, source_white: ArrayLike, wante
     """
     from restain.methods import kernels
 
-    white, wanted = (np.ascontiguousarray(each, np.float64) for each in (source_white, wanted_white))
+    white, wanted = (np.array(each, np.float64) for each in (source_white, wanted_white))
     blend: Floats = kernels.blend_glass(
         np.ascontiguousarray(levels), np.ascontiguousarray(restyled), white, wanted, *GLASS_DENSITY
     )

@@ -201,12 +201,13 @@ class StainNormalizer(Normalizer):
 
         density = rgb_to_density(colors)
         concentrations = self._concentrations(density, source.stain_matrix)
+        # Copies, since Numba compiles anew for arrays that are read-only.
         restyled: Floats = kernels.remix(
             density,
             np.ascontiguousarray(concentrations),
-            np.ascontiguousarray(source.stain_matrix),
+            np.array(source.stain_matrix),
             strength_change(source, reference, self.tone),
-            np.ascontiguousarray(reference.stain_matrix),
+            np.array(reference.stain_matrix),
             self.residual == "keep",
         )
         return restyled
@@ -308,17 +309,26 @@ def strength_change(source: StainAppearance, reference: StainAppearance, tone: b
     does too, as far as an exponent within `TONE_LIMITS` takes it. A stain that is absent from the source or the
     reference is left as it is, so that noise is never blown up to a stain.
     """
-    changes = np.ones((len(source.max_concentrations), 3))
-    for stain, change in enumerate(changes):
-        maximum, wanted = float(source.max_concentrations[stain]), float(reference.max_concentrations[stain])
+    each = (source.max_concentrations, source.median_concentrations)
+    wanted = (reference.max_concentrations, reference.median_concentrations)
+    return _strength_change(*(tuple(map(float, values)) for values in (*each, *wanted)), tone)
+
+
+@functools.lru_cache(maxsize=64)  # asked for with every tile that shows a new colour
+def _strength_change(
+    maxima: tuple[float, ...],
+    medians: tuple[float, ...],
+    wanted_maxima: tuple[float, ...],
+    wanted_medians: tuple[float, ...],
+    tone: bool,
+) -> Floats:
+    changes = np.ones((len(maxima), 3))
+    stains = zip(maxima, medians, wanted_maxima, wanted_medians, strict=True)
+    for change, (maximum, median, wanted, wanted_median) in zip(changes, stains, strict=True):
         if min(maximum, wanted) < LEAST_CONCENTRATION:
             continue
         wanted = min(max(wanted, maximum / LARGEST_RATIO), maximum * LARGEST_RATIO)
         exponent = 1.0
-        median, wanted_median = (
-            float(source.median_concentrations[stain]),
-            float(reference.median_concentrations[stain]),
-        )
         if tone and 0 < median < maximum and 0 < wanted_median < wanted:
             exponent = np.log(wanted / wanted_median) / np.log(maximum / median)
             exponent = min(max(exponent, TONE_LIMITS[0]), TONE_LIMITS[1])
