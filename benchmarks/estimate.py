@@ -15,7 +15,7 @@ import numpy as np
 from common import Image, he_slide, interleaved, print_goal, print_header, print_table
 
 from restain import ColorHistogram, Macenko, Vahadane
-from restain.color.histogram import HistogramBuilder
+from restain.color.builder import HistogramBuilder
 from restain.color.spaces import rgb_to_density
 from restain.methods.macenko import extreme_angles
 from restain.methods.stain_vectors import on_plane

@@ -10,7 +10,8 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 from skimage.color import rgb2lab
 
-from restain.color.histogram import ColorHistogram, HistogramBuilder, pack, unpack
+from restain.color.builder import HistogramBuilder
+from restain.color.histogram import ColorHistogram, pack, unpack
 from restain.errors import InputError
 from restain.methods.macenko import Macenko
 from restain.methods.vahadane import Vahadane
@@ -100,6 +101,31 @@ def test_a_builder_starts_again_from_nothing() -> None:
         builder.add(random_image(seed))
         assert_counts(builder.histogram(), random_image(seed))
     assert len(builder.histogram()) == 0
+
+
+def test_a_builder_absorbs_what_others_have_counted() -> None:
+    pictures = [random_image(seed, 64, 64, 30) for seed in range(6)]
+    builders = [HistogramBuilder() for _ in range(4)]  # the last one counts nothing
+    for number, picture in enumerate(pictures):
+        builders[number % 3].add(picture)
+    total = HistogramBuilder()
+    for builder in builders:
+        total.absorb(builder)
+        assert len(builder.histogram()) == 0
+    assert total.histogram() == ColorHistogram.from_images(pictures)
+    builders[0].add(pictures[0])  # whose tables must be empty
+    assert builders[0].histogram() == ColorHistogram.from_image(pictures[0])
+
+
+def test_absorbing_more_pixels_than_a_counter_holds() -> None:
+    first, second = HistogramBuilder(), HistogramBuilder()
+    image = random_image(0)
+    for builder in (first, second):
+        builder.add(image)
+        for tally in builder._tallies:
+            tally._pixels = 1 << 31
+    first.absorb(second)
+    np.testing.assert_array_equal(first.histogram().counts, 2 * ColorHistogram.from_image(image).counts)
 
 
 def test_more_pixels_than_a_counter_holds() -> None:

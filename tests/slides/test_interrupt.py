@@ -55,7 +55,7 @@ class Stage:
 
 LOCK = ".restain-cohort.lock"
 COHORT = f"{LOCK} manifest.csv normalizer.safetensors"
-COUNTING = "restain.color.histogram:HistogramBuilder.add"
+COUNTING = "restain.color.builder:HistogramBuilder.add"
 ENCODING = "restain.slides.pipeline:encode_tile"
 SMALLER = "restain.slides.levels:encode_tile"
 

@@ -41,6 +41,21 @@ def count_colors(
 
 
 @kernel
+def move_counts(
+    source: NDArray[np.uint32], target: NDArray[np.uint32], entries: NDArray[np.uint32], seen: NDArray[np.uint32]
+) -> int:
+    """Add the counts at `entries` (n,) of a table to another, and leave 0; `seen` and the result as `count_colors`."""
+    count = 0
+    for entry in entries:
+        if target[entry] == 0:
+            seen[count] = entry
+            count += 1
+        target[entry] += source[entry]
+        source[entry] = np.uint32(0)
+    return count
+
+
+@kernel
 def flat_blocks(
     image: NDArray[np.uint8], mask: NDArray[np.bool_], size: int, max_deviation: float, flat: NDArray[np.bool_]
 ) -> None:

@@ -6,7 +6,6 @@ tile by tile, thread by thread, machine by machine, and fitted once at the end.
 
 import itertools
 import os
-import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -28,10 +27,6 @@ FLAT_BLOCK = 8
 FLAT_DEVIATION = 4.0
 """Largest standard deviation, grey levels, of any channel in a flat block. Measured on glass of fourteen sources:
 0 to 3.8 (cameras and sharpened tiles at the upper end); textured tissue is mostly above 6."""
-
-_MOST_SPARE = 8  # tables kept for the next builders
-
-_EVERYWHERE: Mask = np.zeros((0, 0), np.bool_)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +63,8 @@ class ColorHistogram:
         """Count the colours of several images together, each pixel alike. Streams: one image in memory at a time."""
         if isinstance(images, np.ndarray):
             raise InputError(f"got one array of shape {images.shape}; wanted several images, or from_image for one")
+        from restain.color.builder import HistogramBuilder, checked_mask
+
         builder = HistogramBuilder()
         absent = object()
         for image, mask in itertools.zip_longest(images, masks if masks is not None else (), fillvalue=absent):
@@ -75,7 +72,7 @@ class ColorHistogram:
                 raise InputError("there must be one mask for each image")
             pixels, seen = as_rgb8(image), opaque(image)
             if mask is not absent:
-                given = _checked_mask(np.asarray(mask), pixels)
+                given = checked_mask(np.asarray(mask), pixels)
                 seen = given if seen is None else seen & given
             builder.add(pixels, seen)
         return builder.histogram()
@@ -239,96 +236,6 @@ class ColorHistogram:
         return cls(codes, weights)
 
 
-class HistogramBuilder:
-    """Counts image after image into one histogram; one builder a thread, then add their histograms.
-
-    Holds two tables of 2²⁴ counts (64 MiB each, committed by the system only where colours occur), which are kept
-    for the next builder when `histogram` is called.
-    """
-
-    _spare: list[NDArray[np.uint32]] = []  # noqa: RUF012 (shared on purpose)
-    _lock = threading.Lock()
-
-    def __init__(self) -> None:
-        self._tallies: tuple[_Tally, _Tally] | None = None
-
-    def add(self, image: RGB8, mask: Mask | None = None) -> None:
-        """Count `image` (H, W, 3) uint8 where `mask` (H, W) is true, and its flat blocks wholly inside the mask."""
-        from restain.color import counting
-
-        where = _EVERYWHERE if mask is None else _checked_mask(mask, image)
-        if self._tallies is None:
-            self._tallies = (_Tally(self._take()), _Tally(self._take()))
-        everything, flat_alone = self._tallies
-        everything.add(image, where)
-        flat = np.zeros(image.shape[:2], np.bool_)
-        counting.flat_blocks(image, where, FLAT_BLOCK, FLAT_DEVIATION, flat)
-        flat_alone.add(image, flat)
-
-    def histogram(self) -> ColorHistogram:
-        """Everything added so far, as one histogram; the builder starts again from nothing."""
-        if self._tallies is None:
-            nothing = np.zeros(0, np.uint32), np.zeros(0)
-            return ColorHistogram(*nothing, flat=ColorHistogram(*nothing))
-        everything, flat = (ColorHistogram(*tally.drain()) for tally in self._tallies)
-        with self._lock:
-            self._spare.extend(tally.table for tally in self._tallies)
-            del self._spare[_MOST_SPARE:]
-        self._tallies = None
-        return replace(everything, flat=flat)
-
-    @classmethod
-    def _take(cls) -> NDArray[np.uint32]:
-        with cls._lock:
-            return cls._spare.pop() if cls._spare else np.zeros(1 << 24, np.uint32)
-
-
-class _Tally:
-    """A table of counts, in the order of `places`, and the list of its entries that are not zero."""
-
-    def __init__(self, table: NDArray[np.uint32]) -> None:
-        self.table = table
-        self._seen: list[Codes] = []
-        self._pixels = 0
-        self._older: list[tuple[Codes, NDArray[np.float64]]] = []
-
-    def add(self, image: RGB8, mask: Mask) -> None:
-        from restain.color import counting
-
-        pixels = image.shape[0] * image.shape[1]
-        if self._pixels + pixels >= 1 << 32:  # the table's counts have 32 bits
-            self._older.append(self._empty())
-        seen = np.empty(min(pixels, 1 << 24), np.uint32)
-        flat = np.ascontiguousarray(image).reshape(-1)
-        end = counting.count_colors(self.table, flat, np.ascontiguousarray(mask).reshape(-1), seen)
-        self._pixels += pixels
-        if end:
-            self._seen.append(seen[:end].copy())
-
-    def drain(self) -> tuple[Codes, NDArray[np.float64]]:
-        parts = [*self._older, self._empty()]
-        self._older = []
-        if len(parts) == 1:
-            return parts[0]
-        merged = ColorHistogram._summed(np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts]))
-        return merged.codes, merged.counts
-
-    def _empty(self) -> tuple[Codes, NDArray[np.float64]]:
-        codes = np.sort(codes_at(np.concatenate(self._seen))) if self._seen else np.zeros(0, np.uint32)
-        at = places(codes)
-        counts = self.table[at].astype(np.float64)
-        self.table[at] = 0
-        self._seen, self._pixels = [], 0
-        return codes, counts
-
-
-def _checked_mask(mask: ArrayLike, image: RGB8) -> Mask:
-    array = np.asarray(mask, np.bool_)
-    if array.shape != image.shape[:2]:
-        raise InputError(f"got a mask of shape {array.shape} for an image of {image.shape[:2]}")
-    return array
-
-
 def pack(colors: RGB8) -> Codes:
     """Colours (..., 3) uint8 to codes (...) uint32."""
     wide = colors.astype(np.uint32)
@@ -337,8 +244,8 @@ def pack(colors: RGB8) -> Codes:
 
 def unpack(codes: Codes) -> RGB8:
     """Codes (...) uint32 to colours (..., 3) uint8."""
-    shifts = np.array([16, 8, 0], np.uint32)
-    return ((codes[..., None] >> shifts) & np.uint32(255)).astype(np.uint8)
+    octets = np.ascontiguousarray(codes, "<u4").view(np.uint8).reshape(*codes.shape, 4)  # blue, green, red, none
+    return np.ascontiguousarray(octets[..., 2::-1])
 
 
 def places(codes: Codes) -> Codes:

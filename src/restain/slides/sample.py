@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from restain.color.histogram import ColorHistogram, HistogramBuilder
+from restain.color.builder import HistogramBuilder
+from restain.color.histogram import ColorHistogram
 from restain.color.images import RGB8
 from restain.errors import InputError, RestainError
 from restain.methods.base import Appearance, Normalizer
@@ -148,7 +149,7 @@ def count_tiles(
     kept: Kept | None = None,
     moved: Callable[[], None] = lambda: None,
 ) -> ColorHistogram:
-    """Count whole tiles, given by (row, column); each thread gathers its own histogram, and they are added up.
+    """Count whole tiles, given by (row, column); each thread counts for itself, and all is added up.
 
     Tiles without padding are put into `kept`, where that is given, until it holds `_MOST_KEPT`. `moved` is called after
     each tile, from the threads; what it raises ends the counting.
@@ -158,7 +159,7 @@ def count_tiles(
     stop = threading.Event()  # Ctrl-C, say: the other threads end at their next tile
     ready = threading.Event()
 
-    def gather(share: Sequence[tuple[int, int]]) -> ColorHistogram:
+    def gather(share: Sequence[tuple[int, int]]) -> HistogramBuilder:
         builder = HistogramBuilder()
         waiting: list[tuple[RGB8, Mask | None]] = []
         for row, column in share:
@@ -173,7 +174,7 @@ def count_tiles(
                 _count(waiting, builder)
             moved()
         _count(waiting, builder)
-        return builder.histogram()
+        return builder
 
     with ThreadPoolExecutor(workers) as pool:
         try:
@@ -182,13 +183,13 @@ def count_tiles(
 
             kernels.load()
             ready.set()
-            parts = [share.result() for share in shares]
+            builders = [share.result() for share in shares]
         finally:
             stop.set()
-    total = parts[0]
-    for part in parts[1:]:
-        total = total + part
-    return total
+    total = builders[0]
+    for builder in builders[1:]:
+        total.absorb(builder)
+    return total.histogram()
 
 
 def _count(waiting: list[tuple[RGB8, Mask | None]], builder: HistogramBuilder) -> None:
