@@ -15,6 +15,7 @@ all that remains: tiles of smaller levels put together, files written.
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -59,6 +60,9 @@ sys.exit(main(["normalize", sys.argv[1], sys.argv[2], "--overwrite", "--json"]))
 THROUGH_OPENSLIDE = RESTAIN.replace(
     "import main", "import main\nfrom restain.slides import openslide_reader\nopenslide_reader.PLAIN_TIFF = ()"
 )
+INSTALLED = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+"""As after an installation: Python's bytecode is kept."""
+
 MEASURED = """
 import json, os, resource, sys, time
 begin = time.perf_counter()
@@ -195,7 +199,7 @@ def transcode(slides: dict[float, Path], folder: Path, rounds: int, middle: floa
         def run(name: str, script: str, slide: Path = slide, used: dict[str, list[list[float]]] = used) -> None:
             output = folder / f"{name}.tif"
             command = [sys.executable, "-c", MEASURED, sys.executable, "-c", script, str(slide), str(output)]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            done = subprocess.run(command, env=INSTALLED, capture_output=True, text=True, check=True)
             status, *figures = json.loads(done.stdout.splitlines()[-1])
             if status:
                 raise SystemExit(f"{name} failed: {done.stderr}")

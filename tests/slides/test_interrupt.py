@@ -56,7 +56,7 @@ class Stage:
 LOCK = ".restain-cohort.lock"
 COHORT = f"{LOCK} manifest.csv normalizer.safetensors"
 COUNTING = "restain.color.builder:HistogramBuilder.add"
-ENCODING = "restain.slides.pipeline:encode_tile"
+ENCODING = "restain.slides.mapped_tiles:encode_tile"
 SMALLER = "restain.slides.levels:encode_tile"
 
 STAGES = {

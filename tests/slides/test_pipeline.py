@@ -23,7 +23,7 @@ from restain.phantom import STAINS_B, Scanner, make_phantom
 from restain.slides import pipeline
 from restain.slides.icc import srgb_profile
 from restain.slides.pipeline import normalize_slide
-from restain.slides.reader import open_slide
+from restain.slides.reader import Slide, open_slide
 from restain.slides.sample import sample_slide
 from restain.slides.writer import PyramidSettings, encode_tile, write_array, write_pyramid
 
@@ -90,6 +90,35 @@ def test_one_estimate_of_one_sample(
     result = normalize_slide(pyramid, tmp_path / "out.tif", fitted, settings=SMALL)
     assert estimates == [result.appearance]
     assert result.appearance == real(fitted, sample_slide(pyramid))
+
+
+@pytest.mark.parametrize("most", [0, 2, 244])
+def test_tiles_of_the_sample_are_read_once(
+    most: int, fitted: Macenko, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as are kept; the file is the same as from a sample that was taken before, of which none are."""
+    image = make_phantom(1100, 1100, seed=4, stain_matrix=STAINS_B).image
+    write_array(tmp_path / "in.tif", image, settings=PyramidSettings(tile=256, quality=95))
+    monkeypatch.setattr("restain.slides.sample._MOST_KEPT", most)
+    with open_slide(tmp_path / "in.tif") as slide:
+        sample = sample_slide(slide)
+        normalize_slide(slide, tmp_path / "before.tif", fitted, histogram=sample)
+        read: list[tuple[int, int]] = []
+        kind = type(slide)
+        real = kind.read_region
+
+        def read_region(self: Slide, location: tuple[int, int], level: int, size: tuple[int, int]) -> Any:
+            read.append(location)
+            return real(self, location, level, size)
+
+        monkeypatch.setattr(kind, "read_region", read_region)
+        monkeypatch.setattr(kind, "read_tile", lambda self, place, size, out: read_region(self, place, 0, size))
+        normalize_slide(slide, tmp_path / "once.tif", fitted)
+    places = [(x, y) for y in range(0, 1100, 512) for x in range(0, 1100, 512)]
+    assert sample.provenance["tissue_tiles"] == len(places)
+    # The corner is read for the thumbnail, too.
+    assert sum(read.count(place) for place in places) == 1 + 2 * len(places) - min(most, len(places))
+    assert (tmp_path / "once.tif").read_bytes() == (tmp_path / "before.tif").read_bytes()
 
 
 def test_an_appearance_that_is_given_is_used(

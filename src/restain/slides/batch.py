@@ -19,13 +19,13 @@ from restain.slides.forgiving import ForgivingSlide
 from restain.slides.formats import FORMATS, pyramid_format, stem_of
 from restain.slides.icc import Icc
 from restain.slides.image_reader import WRITTEN, ImageSlide, encode_image, writes_alpha
+from restain.slides.mapped_tiles import map_known
 from restain.slides.pipeline import (
     Associated,
     Progress,
     SlideResult,
     check_paths,
     describe,
-    map_known,
     normalize_slide,
     notes,
     output_profile,
