@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from restain.phantom import Scanner, make_phantom
@@ -116,6 +117,61 @@ def test_ctrl_c_in_every_stage(name: str, slides: Path, forks: Forks, tmp_path: 
     assert ended.err.count("\n") == 1, ended.err
     assert {path.name for path in (tmp_path / "out").iterdir()} == set(stage.left.split())
     assert {path.name: path.read_bytes() for path in slides.iterdir()} == before
+
+
+SLOW = """
+import importlib, time
+from pathlib import Path
+
+owner = importlib.import_module("restain.color.builder").HistogramBuilder
+quick, begun = owner.add, []
+
+def slow(*arguments):
+    begun.append(None)
+    Path("counted").write_text(str(len(begun)))
+    if len(begun) > 4:  # Ctrl-C has been pressed
+        time.sleep(0.3)
+    return quick(*arguments)
+
+owner.add = slow
+"""
+"""Says how many tiles were counted, and takes its time from the fifth on."""
+
+
+@pytest.fixture(scope="module")
+def long_samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two slides of 25 tiles of a sample, all of tissue."""
+    folder = tmp_path_factory.mktemp("long")
+    image = np.tile(make_phantom(512, 512, seed=1, glass_fraction=0.0).image, (5, 5, 1))
+    for name in ("a", "b"):
+        write_array(folder / f"{name}.tif", image, settings=PyramidSettings(quality=50))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("command", "told", "left"),
+    [
+        ("separate in out", "interrupted", ""),
+        ("normalize in out", STAGES["a cohort"].told, COHORT),
+        ("normalize in out --target-consensus", MEASURING, LOCK),
+    ],
+)
+def test_ctrl_c_ends_the_samples_of_several_slides(
+    command: str, told: str, left: str, long_samples: Path, forks: Forks, tmp_path: Path
+) -> None:
+    """At their next tiles, not when the last one is counted."""
+    (tmp_path / "in").symlink_to(long_samples)
+    (tmp_path / "out").mkdir()
+    place = f"import os\nos.chdir({str(tmp_path)!r})\n"
+    ended = forks.run(
+        *command.split(), "--workers", "2", before=place + SLOW + INTERRUPT.format(place=COUNTING, call=4)
+    )
+    assert ended.code == 130, ended.err
+    assert ended.out == ""
+    assert ended.err.startswith(f"restain: {told}"), ended.err
+    assert ended.err.count("\n") == 1, ended.err
+    assert {path.name for path in (tmp_path / "out").iterdir()} == set(left.split())
+    assert 4 <= int((tmp_path / "counted").read_text()) <= 20
 
 
 def test_ctrl_c_while_the_program_starts(tmp_path: Path) -> None:

@@ -1,14 +1,18 @@
 """The sample of a slide: tissue and glass are found, read within bounds, and the same in every run."""
 
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from restain.color.builder import HistogramBuilder
 from restain.color.glass import find_white_point
 from restain.color.histogram import ColorHistogram
 from restain.color.images import RGB8
@@ -223,6 +227,32 @@ def test_a_path_and_an_open_slide_give_the_same(slide: Path) -> None:
 def test_a_missing_slide(tmp_path: Path) -> None:
     with pytest.raises(SlideError, match="does not exist"):
         sample_slide(tmp_path / "slide.tif")
+
+
+def test_progress_is_told_in_this_thread_and_may_end_the_sample(slide: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("restain.slides.sample._TOLD", 0.001)
+    count: Any = HistogramBuilder.add
+    counted: list[None] = []
+    told: list[tuple[int, int, int]] = []
+
+    def slow(*arguments: Any) -> None:
+        time.sleep(0.01)
+        count(*arguments)
+        counted.append(None)
+
+    def progress(done: int, total: int) -> None:
+        told.append((threading.get_ident(), done, total))
+        if done >= 10:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(HistogramBuilder, "add", slow)
+    with pytest.raises(KeyboardInterrupt):
+        sample_slide(slide, tile=SIDE, workers=3, progress=progress)
+    assert {place for place, _, _ in told} == {threading.get_ident()}
+    assert {total for _, _, total in told} == {12 * 16}  # tissue and glass are the whole slide
+    done = [done for _, done, _ in told]
+    assert done == sorted(done)
+    assert 10 <= done[-1] <= len(counted) < 12 * 16
 
 
 # ---- padding ----------------------------------------------------------------------------------------------------

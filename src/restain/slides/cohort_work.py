@@ -5,7 +5,6 @@ raising, so that one slide's error stays that slide's.
 """
 
 import functools
-import itertools
 import operator
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +24,7 @@ from restain.slides.consensus import Share
 from restain.slides.folders import checksum
 from restain.slides.pipeline import Progress, describe
 from restain.slides.reader import Slide, open_slide
-from restain.slides.sample import SamplePlan, count_tiles, finish_sample, plan_sample
+from restain.slides.sample import SamplePlan, count_tiles, finish_sample, plan_sample, sample_slide
 
 LOCK = ".restain-cohort.lock"
 """In a cohort's folder: who writes there, and in which run."""
@@ -201,18 +200,16 @@ def _counted(job: Job, settings: BatchSettings, plan: Plan, parts: Sequence[Part
 
 
 def _sampled(job: Job, settings: BatchSettings, progress: Progress | None = None) -> ColorHistogram:
-    """The colours that `normalize_file` estimates from; `progress` is told of each tile, from several threads."""
+    """The colours that `normalize_file` estimates from; `progress` is told of the tiles that are counted."""
     with _opened(job, settings) as slide:
         if is_sampled(slide, job.output):
-            plan = plan_sample(slide, max_pixels=settings.max_pixels, seed=settings.seed)
-            done = itertools.count(1)
-
-            def moved() -> None:
-                if progress is not None:
-                    progress("measure", next(done), len(plan.tiles))
-
-            counts = count_tiles(slide, plan.tiles, plan.tile, workers=settings.workers, moved=moved)
-            return finish_sample(slide, plan, counts)
+            return sample_slide(
+                slide,
+                max_pixels=settings.max_pixels,
+                seed=settings.seed,
+                workers=settings.workers,
+                progress=progress and functools.partial(progress, "measure"),
+            )
         pixels, known = slide.read_region((0, 0), 0, slide.dimensions)
         return replace(ColorHistogram.from_image(pixels, mask=known), icc_profile=slide.icc_profile)
 

@@ -127,7 +127,14 @@ def normalize_slide(
     if appearance is None:
         report("estimate", 0, 1)
         if histogram is None:
-            histogram = sample_slide(source, max_pixels=max_pixels, seed=seed, workers=workers, kept=kept)
+            histogram = sample_slide(
+                source,
+                max_pixels=max_pixels,
+                seed=seed,
+                workers=workers,
+                kept=kept,
+                progress=lambda *_: report("estimate", 0, 1),  # which may end it
+            )
         if isinstance(source, ForgivingSlide):
             source.check_some_left(histogram)
         appearance, sample = estimate_slide(source, normalizer, histogram, seed=seed, workers=workers)

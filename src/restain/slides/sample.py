@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,12 @@ _MOST_KEPT = 244
 _MOST_WAITING = 128
 """Tiles that a thread reads before it counts the first one."""
 
+_TOLD = 0.2
+"""Seconds from one telling of progress to the next: so long an interrupt may go unnoticed."""
+
+Counted = Callable[[int, int], None]
+"""Called a few times a second with the tiles that are counted and those in all; what it raises ends the counting."""
+
 FULL_TILE = 0.5
 """Share of a tile that shows tissue from which one tile is as good as another to measure norm statistics on."""
 
@@ -46,6 +52,7 @@ def sample_slide(
     seed: int = 0,
     workers: int | None = None,
     kept: Kept | None = None,
+    progress: Counted | None = None,
 ) -> ColorHistogram:
     """Count the colours of a slide's tissue, and of its glass beside it.
 
@@ -60,6 +67,8 @@ def sample_slide(
         seed: of the random choice.
         workers: reading threads; None for two.
         kept: where to put some of the tiles that are read, at most 192 MB, for who will want them again.
+        progress: called from this thread, where the sample takes long, with the tiles that are counted and their
+            number in all. What it raises ends the sampling: every reading thread stops after its tile.
 
     Returns:
         A histogram whose `provenance` says what was sampled.
@@ -75,9 +84,11 @@ def sample_slide(
                 seed=seed,
                 workers=workers,
                 kept=kept,
+                progress=progress,
             )
     plan = plan_sample(slide, max_pixels=max_pixels, max_glass_pixels=max_glass_pixels, tile=tile, seed=seed)
-    return finish_sample(slide, plan, count_tiles(slide, plan.tiles, plan.tile, workers=workers, kept=kept))
+    counts = count_tiles(slide, plan.tiles, plan.tile, workers=workers, kept=kept, progress=progress)
+    return finish_sample(slide, plan, counts)
 
 
 @dataclass(frozen=True)
@@ -147,22 +158,29 @@ def count_tiles(
     *,
     workers: int | None = None,
     kept: Kept | None = None,
-    moved: Callable[[], None] = lambda: None,
+    progress: Counted | None = None,
 ) -> ColorHistogram:
     """Count whole tiles, given by (row, column); each thread counts for itself, and all is added up.
 
-    Tiles without padding are put into `kept`, where that is given, until it holds `_MOST_KEPT`. `moved` is called after
-    each tile, from the threads; what it raises ends the counting.
+    Tiles without padding are put into `kept`, where that is given, until it holds `_MOST_KEPT`. `progress` as for
+    `sample_slide`.
     """
     width, height = slide.dimensions
     workers = max(1, min(workers or 2, len(tiles) // 4, 16))  # each holds two tables of 64 MiB
-    stop = threading.Event()  # Ctrl-C, say: the other threads end at their next tile
+    done = [0] * workers
+    stop = threading.Event()  # Ctrl-C, say: the threads end at their next tile
     ready = threading.Event()
 
-    def gather(share: Sequence[tuple[int, int]]) -> HistogramBuilder:
+    def gather(number: int) -> HistogramBuilder:
         builder = HistogramBuilder()
         waiting: list[tuple[RGB8, Mask | None]] = []
-        for row, column in share:
+
+        def count() -> None:
+            while waiting and not stop.is_set():
+                builder.add(*waiting.pop(0))
+                done[number] += 1
+
+        for row, column in tiles[number::workers]:
             if stop.is_set():
                 break
             x, y = column * tile, row * tile
@@ -171,30 +189,33 @@ def count_tiles(
                 kept[x, y] = pixels
             waiting.append((pixels, known))
             if ready.is_set() or len(waiting) >= _MOST_WAITING:
-                _count(waiting, builder)
-            moved()
-        _count(waiting, builder)
+                count()
+        count()
         return builder
+
+    def tell() -> None:
+        if progress is not None:
+            progress(sum(done), len(tiles))
 
     with ThreadPoolExecutor(workers) as pool:
         try:
-            shares = [pool.submit(gather, tiles[start::workers]) for start in range(workers)]
+            shares = [pool.submit(gather, number) for number in range(workers)]
             from restain.color import kernels  # half a second, in which the threads can read
 
             kernels.load()
             ready.set()
-            builders = [share.result() for share in shares]
+            total, *others = (_awaited(share, tell) for share in shares)
         finally:
             stop.set()
-    total = builders[0]
-    for builder in builders[1:]:
+    for builder in others:
         total.absorb(builder)
     return total.histogram()
 
 
-def _count(waiting: list[tuple[RGB8, Mask | None]], builder: HistogramBuilder) -> None:
-    while waiting:
-        builder.add(*waiting.pop(0))
+def _awaited(share: Future[HistogramBuilder], tell: Callable[[], None]) -> HistogramBuilder:
+    while wait([share], _TOLD).not_done:
+        tell()
+    return share.result()
 
 
 # ---- tiles ------------------------------------------------------------------------------------------------------

@@ -235,9 +235,14 @@ def _separate_image(slide: Slide, outputs: Mapping[str, Path], settings: Separat
 def _separate_slide(
     slide: Slide, outputs: Mapping[str, Path], settings: SeparationSettings, progress: Progress | None
 ) -> dict[str, Any]:
-    if progress is not None:
-        progress("estimate", 0, 1)
-    histogram = sample_slide(slide, max_pixels=settings.max_pixels, seed=settings.seed, workers=settings.workers)
+    def estimating(*_: int) -> None:
+        if progress is not None:  # which may end it
+            progress("estimate", 0, 1)
+
+    estimating()
+    histogram = sample_slide(
+        slide, max_pixels=settings.max_pixels, seed=settings.seed, workers=settings.workers, progress=estimating
+    )
     separator = _measure(histogram, settings)
     if isinstance(slide, ForgivingSlide):
         slide.check_some_left(histogram)
