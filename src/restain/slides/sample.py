@@ -340,7 +340,7 @@ def sample_tiles_of(
             # Each with a choice of its own: images of one size have the same grid.
             with open_slide(files[index], icc=icc, on_error=on_error) as slide:
                 tiles += sample_tiles(slide, wanted, side, seed=seed + 1 + int(index), workers=workers)
-        except (RestainError, OSError, MemoryError):
+        except (RestainError, OSError):
             continue
     return tiles
 

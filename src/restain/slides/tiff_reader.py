@@ -12,10 +12,13 @@ from restain.color.images import RGB8, as_rgb8, opaque
 from restain.errors import SlideError
 from restain.slides.claims import check_page, check_tile, encoded_size, is_tiff, jpeg_is_whole
 from restain.slides.jpeg_tiles import decode_strictly, jpeg_header
+from restain.slides.lzw import decode_lzw
 from restain.slides.openslide_reader import written_objective_power
 from restain.slides.reader import Mask, Piece, Slide, damaged
+from restain.slides.shortage import is_shortage
 
 _MICROMETRES = {1: None, 2: 25_400.0, 3: 10_000.0, 4: 1_000.0, 5: 1.0}  # TIFF's ResolutionUnit
+_DIRECTORY = 1_000_000  # bytes; few have as many
 _FOR_PILLOW = ("PALETTE", "SEPARATED", "MINISWHITE", "CIELAB", "MASK")  # colours that it converts
 
 
@@ -38,6 +41,8 @@ def open_tiff(path: Path) -> Slide | None:
 
 
 def _damaged_header(error: Exception) -> SlideError:
+    if is_shortage(error, _DIRECTORY, bounded=False):
+        raise MemoryError("out of memory while a TIFF was opened") from None
     if isinstance(error, tifffile.TiffFileError):
         return SlideError(f"tifffile: {error}")
     return SlideError(f"its directory is damaged (tifffile: {type(error).__name__}: {error})")
@@ -149,14 +154,26 @@ class TiffSlide(Slide):
                 pixels = decode_strictly(data, header, (page.chunks[1], page.chunks[0]))
                 if pixels is not None:
                     return pixels, None
-            decoded = page.decode(data, index, jpegtables=page.jpegtables, jpegheader=page.jpegheader)[0]
-            return None if decoded is None else (as_rgb8(decoded[0]), opaque(decoded[0]))
-        except Exception as error:  # codecs raise many types; each means that this tile is damaged
+            if page.compression == tifffile.COMPRESSION.LZW:
+                decoded = decode_lzw(page, data, _rows(page, index))
+            else:
+                decoded = page.decode(data, index, jpegtables=page.jpegtables, jpegheader=page.jpegheader)[0][0]
+            return as_rgb8(decoded), opaque(decoded)
+        except Exception as error:  # codecs raise many types
             wide, tall = self.tile_sizes[level] or (1, 1)
+            # tifffile says how large a result may be. What decodes images takes their size from the stream, by NumPy.
+            if is_shortage(error, wide * tall * page.samplesperpixel * page.dtype.itemsize):
+                raise MemoryError(f"out of memory while a tile of {self.path.name} was decoded") from None
             row, column = divmod(index, -(-page.imagewidth // wide))
             scale = self.level_downsamples[level]
             place = (round(column * wide * scale), round(row * tall * scale))
             raise SlideError(damaged(self.path.name, Piece(place, (wide, tall), place), level, error)) from None
+
+
+def _rows(page: Any, index: int) -> int:
+    """How many rows a tile or strip holds; the last strip ends with the image."""
+    tall: int = page.chunks[0]
+    return tall if page.is_tiled else min(tall, page.imagelength - index * tall)
 
 
 def _page(level: Any) -> Any:

@@ -19,10 +19,14 @@ from restain.errors import MissingExtraError, SlideError
 from restain.slides.claims import LARGEST_TILE, check_associated, check_size
 from restain.slides.openslide_reader import written_objective_power
 from restain.slides.reader import Mask, Piece, Slide, damaged, pieces
+from restain.slides.shortage import is_shortage
 from restain.slides.zarr_chunks import Chunks
 
 LARGEST_INDEX = 2**20
 """Chunks in one shard: its index, 16 bytes a chunk, is read again and again."""
+
+METADATA = 1_000_000
+"""Bytes that metadata take, and somewhat more than most do."""
 
 _MICROMETRES = {
     "angstrom": 1e-4, "nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3, "centimeter": 1e4, "meter": 1e6,
@@ -53,7 +57,8 @@ def open_zarr(path: Path) -> Slide:
         return ZarrSlide(path, group, attributes)
     except SlideError:
         raise
-    except Exception as error:  # zarr raises many types on damaged metadata; each means the same here
+    except Exception as error:  # zarr raises many types on damaged metadata
+        _check_memory(error, path, METADATA)
         raise SlideError(f"{path} cannot be read: zarr: {error or type(error).__name__}") from None
 
 
@@ -108,9 +113,10 @@ class ZarrSlide(Slide):
             wide, tall = self.tile_sizes[level] or (1, 1)
             try:
                 pixels = self._chunks[level].read(row, column)
-            except (OSError, MemoryError):  # of this machine, not of the chunk
+            except (OSError, MemoryError):  # of this machine: into arrays of their own size chunks claim nothing
                 raise
-            except Exception as error:  # codecs raise many types; each means that a chunk is damaged
+            except Exception as error:  # codecs raise many types
+                _check_memory(error, self.path, self._needed(level))
                 scale = self.level_downsamples[level]
                 place = round(column * wide * scale), round(row * tall * scale)
                 raise SlideError(damaged(self.path.name, Piece(place, (wide, tall), place), level, error)) from None
@@ -138,12 +144,20 @@ class ZarrSlide(Slide):
         ranges = {"y": slice(y0, y1), "x": slice(x0, x1), "c": slice(None)}
         try:
             array = np.asarray(self._arrays[level][tuple(ranges.get(axis, 0) for axis in self._axes)])
-        except Exception as error:  # codecs raise many types; each means that a chunk is damaged
+        except Exception as error:  # codecs raise many types
+            _check_memory(error, self.path, self._needed(level, (x1 - x0) * (y1 - y0)))
             piece = next(iter(pieces(self, location, level, size)))
             raise SlideError(damaged(self.path.name, piece, level, error or type(error).__name__)) from None
         order = [axis for axis in self._axes if axis in ranges]
         array = array.transpose([order.index(axis) for axis in "yxc" if axis in order])
         return np.ascontiguousarray(array.astype(array.dtype.newbyteorder("=")))
+
+    def _needed(self, level: int, region: int = 0) -> int:
+        """Bytes of a chunk when it is decoded, or of a region of so many pixels if that is larger."""
+        array = self._arrays[level]
+        channels = array.shape[self._axes.index("c")] if "c" in self._axes else 1
+        levels: int = max(math.prod(array.chunks), region * channels)
+        return levels * int(array.dtype.itemsize)
 
     def _there(self, level: int, x0: int, y0: int, x1: int, y1: int) -> Mask:
         """Where a rectangle, in pixels of the level, is covered by chunks that are stored."""
@@ -173,6 +187,7 @@ class ZarrSlide(Slide):
             channels, height, width = array.shape
             chunk = (array.shards or array.chunks)[1:]
         except Exception as error:  # as in `_read`
+            _check_memory(error, self.path, METADATA)
             raise SlideError(f"the {name} image of {self.path.name} is damaged: {error}") from None
         check_associated(name, self.path, width, height)
         check_associated(name, self.path, *reversed(chunk))  # which are decoded whole
@@ -183,7 +198,17 @@ class ZarrSlide(Slide):
         try:
             return np.ascontiguousarray(np.asarray(array[:]).transpose(1, 2, 0))
         except Exception as error:
+            _check_memory(error, self.path, max(width * height, chunk[0] * chunk[1]) * channels)
             raise SlideError(f"the {name} image of {self.path.name} is damaged: {error}") from None
+
+
+def _check_memory(error: Exception, path: Path, size: int) -> None:
+    """Raise `MemoryError` if what went wrong is no damage; `size` as for `is_shortage`.
+
+    The zarr package's codecs ask for what a chunk claims (zstd up to 2^64 bytes), and not through NumPy.
+    """
+    if is_shortage(error, size, bounded=False):
+        raise MemoryError(f"out of memory while {path.name} was read") from None
 
 
 def _multiscale(path: Path, attributes: Mapping[str, Any]) -> Mapping[str, Any]:
