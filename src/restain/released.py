@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from restain.errors import FormatError, InputError, MissingExtraError
-from restain.methods.base import Background
+from restain.methods.base import Background, Icc, OnError
 from restain.methods.stainnet import MOST_WEIGHTS, StainNet, checked_weights
 
 MOST_BYTES = 64 << 20
@@ -24,6 +24,8 @@ def import_stainnet(
     reference: Any = None,
     background: Background = "match",
     *,
+    icc: Icc = "keep",
+    on_error: OnError = "stop",
     training_data_license: str | None = None,
 ) -> StainNet:
     """A ready `StainNet` from its authors' file, with the file's digest in its provenance.
@@ -32,11 +34,13 @@ def import_stainnet(
         path: see `read_stainnet`.
         reference: whose glass the results shall have, as for `fit`; None for a neutral gray.
         background: what becomes of glass.
+        icc: "srgb" converts the reference to sRGB by its ICC profile first, "keep" does not.
+        on_error: of the reference's damaged tiles, as for `fit`.
         training_data_license: licence of the images that the weights were trained on; None where it is not known.
     """
     normalizer = StainNet(weights=read_stainnet(path), background=background)
     if reference is not None:
-        normalizer.fit(reference)
+        normalizer.fit(reference, icc=icc, on_error=on_error)
     digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
     facts = {"sha256": digest, "training_data_license": training_data_license or "unknown"}
     normalizer.provenance_ = {**normalizer.provenance_, "weights": facts}

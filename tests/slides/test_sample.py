@@ -1,5 +1,6 @@
 """The sample of a slide: tissue and glass are found, read within bounds, and the same in every run."""
 
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -16,14 +18,15 @@ from restain.color.builder import HistogramBuilder
 from restain.color.glass import find_white_point
 from restain.color.histogram import ColorHistogram
 from restain.color.images import RGB8
-from restain.errors import InputError, SlideError
+from restain.errors import InputError, SlideError, SlideWarning
 from restain.phantom import Phantom, Scanner, make_phantom
 from restain.slides.icc import srgb_profile
-from restain.slides.reader import Slide, open_slide
-from restain.slides.sample import sample_slide
+from restain.slides.reader import OnError, Slide, open_slide
+from restain.slides.sample import sample_slide, sample_tiles
 from restain.slides.tissue import find_tissue
 from restain.slides.writer import PyramidSettings, write_array
 
+from ..icc_profiles import matrix_profile
 from .making import write_with_holes
 
 SIDE = 64
@@ -227,6 +230,74 @@ def test_a_path_and_an_open_slide_give_the_same(slide: Path) -> None:
 def test_a_missing_slide(tmp_path: Path) -> None:
     with pytest.raises(SlideError, match="does not exist"):
         sample_slide(tmp_path / "slide.tif")
+
+
+# ---- how a slide that is named is opened ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def wide(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A slide in wider colours than sRGB, of 12 x 16 tiles."""
+    path = tmp_path_factory.mktemp("wide") / "slide.tif"
+    plain: dict[str, Any] = {"photometric": "rgb", "compression": "lzw", "tile": (SIDE, SIDE)}
+    tifffile.imwrite(path, phantom.image, iccprofile=matrix_profile(), **plain)
+    return path
+
+
+def test_a_slide_that_is_named_is_converted_when_asked(wide: Path) -> None:
+    with open_slide(wide, icc="srgb") as opened:
+        converted, tiles = sample_slide(opened, tile=SIDE), sample_tiles(opened, 5, SIDE)
+    assert sample_slide(wide, tile=SIDE, icc="srgb") == converted
+    assert sample_slide(wide, tile=SIDE) != converted
+    assert ColorHistogram.from_slide(wide, tile=SIDE, icc="srgb") == converted
+    np.testing.assert_array_equal(sample_tiles(wide, 5, SIDE, icc="srgb"), tiles)
+    assert not np.array_equal(sample_tiles(wide, 5, SIDE), tiles)
+
+
+@pytest.mark.parametrize("on_error", ["skip", "fill"])
+def test_damage_in_a_slide_that_is_named_is_not_counted_when_asked(
+    on_error: OnError, wide: Path, phantom: Phantom, tmp_path: Path
+) -> None:
+    path = tmp_path / "slide.tif"
+    data = bytearray(wide.read_bytes())
+    with tifffile.TiffFile(wide) as tiff:
+        places = list(zip(tiff.pages.first.dataoffsets, tiff.pages.first.databytecounts, strict=True))
+    tissue, glass = (grid.ravel() for grid in find_tissue(open_slide(wide), SIDE))
+    assert (tissue | glass).all()  # so all of it is counted
+    bad = np.flatnonzero(tissue)[[3, 20]]
+    for number in bad:
+        offset, count = places[number]
+        data[offset + 16 : offset + count] = bytes(count - 16)
+    path.write_bytes(data)
+    with pytest.raises(SlideError, match="is damaged in the tile at"):
+        sample_slide(path, tile=SIDE)
+    with pytest.raises(SlideError, match="is damaged in the tile at"):
+        sample_tiles(path, 200, SIDE)
+    places_told = ", ".join(f"({x}, {y})" for y, x in (np.array(divmod(number, 16)) * SIDE for number in bad))
+    with pytest.warns(SlideWarning, match=re.escape(f"2 of level 0 at {places_told}")):
+        histogram = sample_slide(path, tile=SIDE, on_error=on_error)
+    with open_slide(wide) as whole:
+        lost = [whole.read_region((number % 16 * SIDE, number // 16 * SIDE), 0, (SIDE, SIDE))[0] for number in bad]
+    lost_counts = replace(ColorHistogram.from_image(np.concatenate(lost)), icc_profile=histogram.icc_profile)
+    restored, everything = histogram + lost_counts, sample_slide(wide, tile=SIDE)
+    np.testing.assert_array_equal(restored.codes, everything.codes)
+    np.testing.assert_array_equal(restored.counts, everything.counts)
+    with pytest.warns(SlideWarning, match="2 of level 0"):
+        tiles = sample_tiles(path, 200, SIDE, on_error=on_error)
+    assert not any(np.array_equal(tile, gone) for tile in tiles for gone in lost)
+    for offset, count in places:
+        data[offset + 16 : offset + count] = bytes(count - 16)
+    path.write_bytes(data)
+    with pytest.raises(SlideError, match=r"nothing of slide\.tif could be read"):
+        sample_slide(path, tile=SIDE, on_error=on_error)
+
+
+@pytest.mark.parametrize("option", ["icc", "on_error"])
+def test_no_such_way_to_open_a_slide(option: str, slide: Path) -> None:
+    wrong: dict[str, Any] = {option: "maybe"}
+    for sample in (lambda: sample_slide(slide, **wrong), lambda: sample_tiles(slide, 1, SIDE, **wrong)):
+        with pytest.raises(InputError, match=f"got {option}='maybe'"):
+            sample()
 
 
 def test_progress_is_told_in_this_thread_and_may_end_the_sample(slide: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,6 +58,8 @@ def import_weights(
     output: Output,
     target: str | None = None,
     background: Background | None = None,
+    icc: Icc = "keep",
+    on_error: OnError = "stop",
     training_data_license: str | None = None,
     overwrite: Flag = False,
 ) -> int:
@@ -75,6 +77,10 @@ def import_weights(
         An image, a slide, a folder or a profile whose glass the results shall have; a neutral gray by default.
     background: str
         What becomes of glass; see `restain normalize`.
+    icc: str
+        Convert the target to sRGB by its ICC profile first (srgb), or take its pixels as they are (keep).
+    on_error: str
+        Where a tile of the target is damaged: stop with an error, or do not count it (skip and fill alike).
     training_data_license: str
         Licence of the images that the weights were trained on, to be kept with them.
     overwrite: bool
@@ -83,7 +89,14 @@ def import_weights(
     from restain.released import import_stainnet
 
     check_normalizer_path(output, [str(weights), *([target] if target else [])], overwrite)
-    fitted = import_stainnet(weights, target, background or "match", training_data_license=training_data_license)
+    fitted = import_stainnet(
+        weights,
+        target,
+        background or "match",
+        icc=icc,
+        on_error=on_error,
+        training_data_license=training_data_license,
+    )
     fitted.save(output, overwrite=overwrite)
     print(f"{output}: {fitted.name}, {appearance_line(fitted)}")
     return 0

@@ -17,6 +17,7 @@ from restain.errors import InputError, RestainError
 from restain.methods.base import Appearance, Normalizer
 from restain.methods.window_grid import reflected
 from restain.methods.windows import WindowMap
+from restain.slides.forgiving import ForgivingSlide
 from restain.slides.icc import Icc
 from restain.slides.reader import Mask, OnError, Slide, open_slide
 from restain.slides.tissue import find_tissue, see
@@ -50,6 +51,8 @@ def sample_slide(
     max_glass_pixels: int = 4_000_000,
     tile: int = SAMPLE_TILE,
     seed: int = 0,
+    icc: Icc = "keep",
+    on_error: OnError = "stop",
     workers: int | None = None,
     kept: Kept | None = None,
     progress: Counted | None = None,
@@ -60,11 +63,14 @@ def sample_slide(
     seeded random choice. The result does not depend on the number of workers.
 
     Args:
-        slide: a path, or a slide from `open_slide`.
+        slide: a path, or a slide from `open_slide`, which is taken as it was opened.
         max_pixels: most pixels of tissue tiles to read; one tile is read at least.
         max_glass_pixels: most pixels of tiles without tissue to read.
         tile: side of the sampled tiles, level-0 pixels.
         seed: of the random choice.
+        icc: "srgb" converts the slide to sRGB by its ICC profile first, "keep" does not.
+        on_error: of damaged tiles: "stop" raises `SlideError`; "skip" and "fill" do not count them, and a
+            `SlideWarning` names them.
         workers: reading threads; None for two.
         kept: where to put some of the tiles that are read, at most 192 MB, for who will want them again.
         progress: called from this thread, where the sample takes long, with the tiles that are counted and their
@@ -72,11 +78,14 @@ def sample_slide(
 
     Returns:
         A histogram whose `provenance` says what was sampled.
+
+    Raises:
+        SlideError: the slide cannot be read, or nothing of it.
     """
     _check_options(max_pixels, max_glass_pixels, tile, seed)
     if not isinstance(slide, Slide):
-        with open_slide(slide) as opened:
-            return sample_slide(
+        with open_slide(slide, icc=icc, on_error=on_error) as opened:
+            histogram = sample_slide(
                 opened,
                 max_pixels=max_pixels,
                 max_glass_pixels=max_glass_pixels,
@@ -86,6 +95,10 @@ def sample_slide(
                 kept=kept,
                 progress=progress,
             )
+            if isinstance(opened, ForgivingSlide):
+                opened.check_some_left(histogram)
+                opened.tell()
+            return histogram
     plan = plan_sample(slide, max_pixels=max_pixels, max_glass_pixels=max_glass_pixels, tile=tile, seed=seed)
     counts = count_tiles(slide, plan.tiles, plan.tile, workers=workers, kept=kept, progress=progress)
     return finish_sample(slide, plan, counts)
@@ -247,7 +260,16 @@ def estimate_slide(
     }
 
 
-def sample_tiles(slide: Any, count: int, side: int, *, seed: int = 0, workers: int | None = None) -> list[RGB8]:
+def sample_tiles(
+    slide: Any,
+    count: int,
+    side: int,
+    *,
+    seed: int = 0,
+    icc: Icc = "keep",
+    on_error: OnError = "stop",
+    workers: int | None = None,
+) -> list[RGB8]:
     """Tiles of a slide's tissue at full resolution, chosen at random.
 
     Tiles lie on a grid, wholly inside the slide and without padding. Those that show tissue in half of their area are
@@ -255,10 +277,11 @@ def sample_tiles(slide: Any, count: int, side: int, *, seed: int = 0, workers: i
     number of workers.
 
     Args:
-        slide: a path, or a slide from `open_slide`.
+        slide: a path, or a slide from `open_slide`, which is taken as it was opened.
         count: most tiles.
         side: of the tiles, pixels.
         seed: of the random choice.
+        icc, on_error: as for `sample_slide`; no tile is taken where the slide is damaged.
         workers: reading threads; None for two.
 
     Returns:
@@ -268,8 +291,11 @@ def sample_tiles(slide: Any, count: int, side: int, *, seed: int = 0, workers: i
     if count < 0 or side < 1 or seed < 0:
         raise InputError(f"got count={count}, side={side}, seed={seed}; wanted 0 or more, 1 or more, and 0 or more")
     if not isinstance(slide, Slide):
-        with open_slide(slide) as opened:
-            return sample_tiles(opened, count, side, seed=seed, workers=workers)
+        with open_slide(slide, icc=icc, on_error=on_error) as opened:
+            tiles: list[RGB8] = sample_tiles(opened, count, side, seed=seed, workers=workers)
+            if isinstance(opened, ForgivingSlide):
+                opened.tell()
+            return tiles
     width, height = slide.dimensions
     wide, high = min(side, width), min(side, height)
     places = _places_of_tissue(slide, wide, high, np.random.default_rng(seed))[: 4 * count]
@@ -280,7 +306,7 @@ def sample_tiles(slide: Any, count: int, side: int, *, seed: int = 0, workers: i
             return None
         return pixels[reflected(0, side, high)[:, None], reflected(0, side, wide)]
 
-    tiles: list[RGB8] = []
+    tiles = []
     with ThreadPoolExecutor(workers or 2) as pool:
         while len(tiles) < count and places:  # a thumbnail is too coarse to see every hole
             asked, places = places[: count - len(tiles)], places[count - len(tiles) :]
