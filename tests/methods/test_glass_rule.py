@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from restain.color.glass import GLASS_DENSITY
 from restain.color.spaces import balance
+from restain.errors import InputError
 from restain.methods.glass import GlassRule, match_glass
 
 whites = st.tuples(*[st.floats(120, 255)] * 3).map(np.array)
@@ -52,6 +53,22 @@ def test_the_white_point_becomes_the_wanted_one_whatever_the_network_makes_of_it
         got = rule(pixels, np.full((1, 1, 3), network, np.float32))
         assert np.abs(got - wanted).max() <= 1.5  # of rounding the white point to a pixel
         np.testing.assert_allclose(got, rule.glass(pixels), atol=1e-3)
+
+
+def test_results_that_do_not_fit_their_colours_are_refused() -> None:
+    """Compiled loops look at no bounds: they would answer with what lies behind the array."""
+    colors = np.full((5, 3), 100.0)
+    for wrong in (np.zeros((3, 3)), np.zeros((5, 1)), np.zeros((1, 3))):
+        with pytest.raises(InputError, match="one restyled colour for each"):
+            match_glass(colors, wrong, 240.0, 240.0)
+
+
+def test_one_level_is_a_white_point_of_three() -> None:
+    colors, restyled = np.random.default_rng(0).uniform(0, 255, (2, 50, 3))
+    for gray in (240.0, [240.0]):
+        np.testing.assert_array_equal(
+            match_glass(colors, restyled, gray, gray), match_glass(colors, restyled, [240.0] * 3, [240.0] * 3)
+        )
 
 
 def test_glass_alone_is_told_from_glass_with_a_speck() -> None:

@@ -25,7 +25,10 @@ _LEAST_CHUNK = 1 << 12  # below, starting a thread costs more than it saves
 _NONE_WAIT = np.empty(0, np.uint32)
 
 ColorFunction = Callable[[RGB8], NDArray[np.float64]]
-"""Colours (n, 3) uint8 to results (n, 3), floats in 0..255, each row independent of the others."""
+"""Colours (n, 3) uint8 to results (n, 3), floats in 0..255, each row independent of the others.
+
+One with a method `write(table, codes)` evaluates the colours of codes (n,) itself, into a map's packed table.
+"""
 
 
 class ColorMap:
@@ -293,7 +296,12 @@ def _evaluate(
     size = min(_CHUNK, max(-(-len(codes) // workers), _LEAST_CHUNK))
     chunks = [codes[start : start + size] for start in range(0, len(codes), size)]
 
+    write = getattr(function, "write", None)
+
     def job(chunk: NDArray[np.uint32]) -> None:
+        if write is not None:
+            write(packed, chunk)
+            return
         levels = np.ascontiguousarray(function(unpack(chunk)), np.float64)
         if levels.shape != (len(chunk), 3) or not kernels.store(packed, chunk, levels):
             raise InputError(f"a colour function gave {levels.shape} with NaN or of the wrong shape for {len(chunk)}")

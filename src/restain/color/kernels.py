@@ -157,16 +157,19 @@ def list_missing(table: NDArray[np.uint32], pixels: NDArray[np.uint8], missing: 
 def store(table: NDArray[np.uint32], codes: NDArray[np.uint32], levels: NDArray[np.float64]) -> bool:
     """Write what the colours of `codes` (n,) become: levels (n, 3), clipped and rounded; False if one is NaN."""
     for i in range(len(codes)):
-        result = np.uint32(0)
-        for channel in range(3):
-            level = levels[i, channel]
-            if np.isnan(level):
-                return False
-            level = np.rint(min(max(level, 0.0), 255.0))
-            result = result << np.uint32(8) | np.uint32(level)
-        code = codes[i]
-        table[place(np.uint8(code >> 16), np.uint8(code >> 8 & 255), np.uint8(code & 255))] = result | READY
+        if np.isnan(levels[i, 0]) or np.isnan(levels[i, 1]) or np.isnan(levels[i, 2]):
+            return False
+        store_levels(table, codes[i], levels[i])
     return True
+
+
+@numba.njit(inline="always")
+def store_levels(table: NDArray[np.uint32], code: np.uint32, levels: NDArray[np.float64]) -> None:
+    """Write what one colour becomes: levels (3,), which are not NaN."""
+    result = np.uint32(0)
+    for channel in range(3):
+        result = result << np.uint32(8) | np.uint32(np.rint(min(max(levels[channel], 0.0), 255.0)))
+    table[place(np.uint8(code >> 16), np.uint8(code >> 8 & 255), np.uint8(code & 255))] = result | READY
 
 
 def load() -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from restain import files
-from restain.color.colormap import ColorMap
+from restain.color.colormap import ColorFunction, ColorMap
 from restain.color.glass import WhitePoint, find_white_point
 from restain.color.histogram import ColorHistogram
 from restain.color.images import RGB8, as_rgb8, opaque
@@ -231,7 +231,7 @@ class Normalizer:
         """
         self._refuse_neighbourhood()
         self._check_appearance(appearance)
-        return ColorMap.from_function(lambda c: self.map_colors(c, appearance), lazy=lazy, workers=workers)
+        return ColorMap.from_function(self._color_function(appearance), lazy=lazy, workers=workers)
 
     def transform(self, image: Any, appearance: Appearance | None = None) -> RGB8:
         """Normalize one image; estimates from this image unless an `appearance` is given.
@@ -313,11 +313,15 @@ class Normalizer:
     def _transform_pixels(self, pixels: RGB8, appearance: Appearance) -> RGB8:
         """`transform` of an RGB image, transparency aside."""
         if not self.neighbourhood:
-            return ColorMap.apply_once(lambda colors: self.map_colors(colors, appearance), pixels)
+            return ColorMap.apply_once(self._color_function(appearance), pixels)
         window_map = self.pixel_map(appearance)
         assert isinstance(window_map, WindowMap)
         whole = window_map.whole(pixels)
         return apply_windows(pixels, window_map) if whole is None else whole
+
+    def _color_function(self, appearance: Any) -> ColorFunction:
+        """`map_colors` of one appearance, for colour maps."""
+        return lambda colors: self.map_colors(colors, appearance)
 
     def _refuse_neighbourhood(self) -> None:
         if self.neighbourhood:

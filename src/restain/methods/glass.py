@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from restain.color.glass import GLASS_DENSITY, glass_weight
 from restain.color.images import RGB8
+from restain.errors import InputError
 
 Floats = NDArray[np.float64]
 Float32 = NDArray[np.float32]
@@ -29,10 +30,17 @@ def match_glass(levels: Floats, restyled: Floats, source_white: ArrayLike, wante
 
     Returns:
         (n, 3) levels on the scale of `wanted_white`, neither clipped nor rounded.
+
+    Raises:
+        InputError: the two are not of one shape.
     """
     from restain.methods import kernels
 
-    white, wanted = (np.array(each, np.float64) for each in (source_white, wanted_white))
+    if restyled.shape != levels.shape:  # compiled loops look at no bounds
+        raise InputError(f"got {restyled.shape} for colours {levels.shape}; wanted one restyled colour for each")
+    white, wanted = (
+        np.array(np.broadcast_to(np.asarray(each, np.float64), 3)) for each in (source_white, wanted_white)
+    )
     blend: Floats = kernels.blend_glass(
         np.ascontiguousarray(levels), np.ascontiguousarray(restyled), white, wanted, *GLASS_DENSITY
     )

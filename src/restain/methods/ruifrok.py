@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from restain.color.spaces import apply_matrix
 from restain.errors import InputError
 from restain.methods.base import Floats
 from restain.methods.flavours import TIATOOLBOX, StainFlavour, check_flavour
@@ -63,8 +62,8 @@ class Ruifrok(StainNormalizer):
     def _default_statistics(self) -> dict[str, Any]:
         return published_statistics(self.stain_matrix())
 
-    def _concentrations(self, density: Floats, matrix: Floats) -> Floats:
-        return apply_matrix(density, np.linalg.inv(completed(matrix)))[:, : len(matrix)]
+    def _unmixing(self, matrix: Floats) -> Floats:
+        return np.asarray(np.linalg.inv(completed(matrix))[:, : len(matrix)], np.float64)
 
 
 def stain_rows(stains: Any) -> Floats:

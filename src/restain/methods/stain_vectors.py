@@ -10,8 +10,11 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from restain.color.colormap import ColorFunction
+from restain.color.glass import glass_weight
 from restain.color.histogram import ColorHistogram
-from restain.color.spaces import apply_matrix, rgb_to_density
+from restain.color.images import RGB8
+from restain.color.spaces import apply_matrix, balance, rgb_to_density
 from restain.errors import InputError
 from restain.methods.base import Appearance, Floats, Normalizer, Unlearnable
 from restain.methods.flavours import StainFlavour, scaled_by_maxima
@@ -125,9 +128,13 @@ class StainNormalizer(Normalizer):
         """Whose computation to follow; None for restain's own."""
         return None
 
+    def _unmixing(self, matrix: Floats) -> Floats:
+        """(3, k), by which densities are multiplied to give concentrations: least squares."""
+        return pseudo_inverse(matrix)
+
     def _concentrations(self, density: Floats, matrix: Floats) -> Floats:
-        """How much of each stain: (n, 3) densities to (n, k); least squares unless a method knows better."""
-        return apply_matrix(density, pseudo_inverse(matrix))
+        """How much of each stain: (n, 3) densities to (n, k); linear unless a method knows better."""
+        return apply_matrix(density, self._unmixing(matrix))
 
     def _concentrations_as(self, flavour: StainFlavour, density: Floats, matrix: Floats) -> Floats:
         """`_concentrations` as a package computes them: least squares, which may be negative, or the lasso."""
@@ -211,6 +218,51 @@ class StainNormalizer(Normalizer):
             self.residual == "keep",
         )
         return restyled
+
+    def _color_function(self, appearance: StainAppearance) -> ColorFunction:
+        reference = self._fitted()
+        # A subclass may have ways of its own in any of these steps.
+        usual = all(getattr(type(self), step) is getattr(StainNormalizer, step) for step in _COMPILED)
+        if not usual or self._as_package() is not None or self.background == "none" or appearance.fallback:
+            return super()._color_function(appearance)
+        assert isinstance(reference, StainAppearance)
+        white = np.asarray(appearance.white_point, np.float64)
+        levels = np.repeat(np.arange(256.0)[:, None], 3, axis=1)
+        weights = [glass_weight(levels[:, :1], level) for level in white]
+        # Copies, since Numba compiles anew for arrays that are read-only.
+        settings = (
+            rgb_to_density(balance(levels, white)),
+            (levels + 1.0) / (white + 1.0),
+            np.stack(weights, axis=1),
+            np.array(self._wanted_white(appearance), np.float64),
+            np.array(self._unmixing(appearance.stain_matrix)),
+            np.array(appearance.stain_matrix),
+            strength_change(appearance, reference, self.tone),
+            np.array(reference.stain_matrix),
+            self.residual == "keep",
+        )
+        if not all(np.isfinite(each).all() for each in settings):  # which map_colors tells of, colour by colour
+            return super()._color_function(appearance)
+        return _Recoloring(lambda colors: self.map_colors(colors, appearance), settings)
+
+
+_COMPILED = ("map_colors", "_restyle_levels", "_restyle", "_concentrations")
+"""The steps that `restain.methods.kernels.recolor` does as one."""
+
+
+class _Recoloring:
+    """`map_colors` of one appearance, and the same compiled as a whole; see `restain.methods.kernels.recolor`."""
+
+    def __init__(self, function: ColorFunction, settings: tuple[Any, ...]) -> None:
+        self._function, self._settings = function, settings
+
+    def __call__(self, colors: RGB8) -> Floats:
+        return self._function(colors)
+
+    def write(self, table: NDArray[np.uint32], codes: NDArray[np.uint32]) -> None:
+        from restain.methods import kernels
+
+        kernels.recolor(table, codes, *self._settings)
 
 
 def published_statistics(matrix: Floats) -> dict[str, Any]:
@@ -309,21 +361,10 @@ def strength_change(source: StainAppearance, reference: StainAppearance, tone: b
     does too, as far as an exponent within `TONE_LIMITS` takes it. A stain that is absent from the source or the
     reference is left as it is, so that noise is never blown up to a stain.
     """
+    changes = np.ones((len(source.max_concentrations), 3))
     each = (source.max_concentrations, source.median_concentrations)
-    wanted = (reference.max_concentrations, reference.median_concentrations)
-    return _strength_change(*(tuple(map(float, values)) for values in (*each, *wanted)), tone)
-
-
-@functools.lru_cache(maxsize=64)  # asked for with every tile that shows a new colour
-def _strength_change(
-    maxima: tuple[float, ...],
-    medians: tuple[float, ...],
-    wanted_maxima: tuple[float, ...],
-    wanted_medians: tuple[float, ...],
-    tone: bool,
-) -> Floats:
-    changes = np.ones((len(maxima), 3))
-    stains = zip(maxima, medians, wanted_maxima, wanted_medians, strict=True)
+    wanted_each = (reference.max_concentrations, reference.median_concentrations)
+    stains = zip(*(map(float, values) for values in (*each, *wanted_each)), strict=True)
     for change, (maximum, median, wanted, wanted_median) in zip(changes, stains, strict=True):
         if min(maximum, wanted) < LEAST_CONCENTRATION:
             continue
