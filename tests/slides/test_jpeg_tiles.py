@@ -1,5 +1,6 @@
 """JPEG tiles that are read raw are OpenSlide's pixels; where they cannot be, OpenSlide is asked."""
 
+import io
 import struct
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ import pytest
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from restain.errors import SlideError
 from restain.phantom import Scanner, make_phantom
@@ -220,3 +222,22 @@ def test_damage_that_decoders_only_warn_of_is_told_with_its_position(tmp_path, n
         slide.read_region((0, 0), 0, (256, 500))
         with pytest.raises(SlideError, match=r"256, 256"):
             slide.read_region((200, 200), 0, (100, 100))
+
+
+def test_scans_that_are_lost_are_damage(tmp_path: Path) -> None:
+    """Of a progressive stream the first scans alone make a picture, blurred, of which no decoder warns."""
+    pixels = make_phantom(256, 256, seed=3).image
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "jpeg", quality=90, subsampling=0, progressive=True)
+    whole = stream.getvalue()
+    second = whole.index(b"\xff\xda", whole.index(b"\xff\xda") + 2)
+    for name, data in (("whole", whole), ("lost", whole[: second + 1] + b"\xd9" + whole[second + 2 :])):
+        with tifffile.TiffWriter(tmp_path / f"{name}.tif") as tiff:
+            tiff.write(
+                iter([data]), shape=pixels.shape, dtype=np.uint8, photometric="ycbcr", compression="jpeg",
+                subsampling=(1, 1), tile=(256, 256), metadata=None,
+            )  # fmt: skip
+    with open_slide(tmp_path / "whole.tif") as slide:
+        assert np.abs(slide.read_region((0, 0), 0, (256, 256))[0].astype(int) - pixels).mean() < 3
+    with open_slide(tmp_path / "lost.tif") as slide, pytest.raises(SlideError, match="not whole"):
+        slide.read_region((0, 0), 0, (256, 256))

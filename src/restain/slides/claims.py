@@ -122,6 +122,16 @@ def jpeg_is_whole(data: bytes) -> bool:
     return end >= 0 and (end >= len(data) - 66 or not data[end + 2 :].strip(b"\0\xff"))
 
 
+def jpeg_has_one_scan(data: bytes) -> bool:
+    """Whether a JPEG stream is baseline and its first scan holds all components: its decoder misses what is missing.
+
+    Where there are several scans, one that is lost only blurs the picture, and no decoder says so.
+    """
+    segments = dict(_jpeg_segments(data))
+    frame, scan = segments.get(0xC0), segments.get(0xDA)
+    return frame is not None and scan is not None and data[frame + 9] == data[scan + 4]
+
+
 def _jpeg_end(data: bytes) -> int:
     """Where the end's marker is, behind the headers, which may hold a JPEG of their own; -1 where there is none."""
     scan = next((at for marker, at in _jpeg_segments(data) if marker == 0xDA), 0)

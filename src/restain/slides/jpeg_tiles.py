@@ -22,7 +22,7 @@ import tifffile
 
 from restain.color.images import RGB8
 from restain.errors import SlideError
-from restain.slides.claims import encoded_size, jpeg_is_whole
+from restain.slides.claims import encoded_size, jpeg_has_one_scan, jpeg_is_whole
 from restain.slides.reader import JpegPiece, Piece, damaged
 
 LEAST_KEPT, MOST_KEPT = 16 << 20, 256 << 20
@@ -189,7 +189,7 @@ class JpegTiles:
         if count == 0:
             return None
         data = self._bytes_at(offset, count)
-        if len(data) < count or not jpeg_is_whole(data):
+        if len(data) < count or not (jpeg_has_one_scan(data) or jpeg_is_whole(data)):
             raise SlideError(self._damaged(grid, index, "its JPEG is not whole"))
         try:
             return decode_strictly(data, grid.header, grid.side, out)
