@@ -9,7 +9,6 @@ import tifffile
 
 from restain.slides.codecs import PREDICTED, SUBSAMPLINGS, PyramidSettings
 from restain.slides.formats import Travelling
-from restain.slides.ome_xml import ome_xml
 
 
 def write_tiff(
@@ -21,6 +20,11 @@ def write_tiff(
 ) -> None:
     """Write `count` levels, from `stream_levels`, into one file, as `settings.format` says."""
     ome = settings.format == "ome-tiff"
+    described: str | bytes = travelling.description
+    if ome:
+        from restain.slides.ome_xml import ome_xml  # with it comes all of urllib
+
+        described = ome_xml(path, travelling)
     options = _tile_options(settings) | {"software": travelling.software, "iccprofile": travelling.icc_profile}
     with tifffile.TiffWriter(path, bigtiff=True) as tiff:
         for level, (width, height, tiles) in enumerate(levels):
@@ -29,7 +33,7 @@ def write_tiff(
                 shape=(height, width, 3),
                 subfiletype=0 if level == 0 else 1,
                 subifds=count - 1 if ome and level == 0 else None,
-                description=None if level else ome_xml(path, travelling) if ome else travelling.description,
+                description=None if level else described,
                 **_resolution(travelling.mpp, 2**level),
                 **options,
             )
