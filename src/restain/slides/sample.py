@@ -28,11 +28,11 @@ SAMPLE_TILE = 512
 Kept = dict[tuple[int, int], RGB8]
 """Tiles that were read, by their (x, y)."""
 
-_MOST_KEPT = 244
-"""Tiles, 192 MB: the tissue of a sample."""
+_MOST_KEPT = 192_000_000
+"""Bytes of tiles: the tissue of a sample. Half of it where there is but one thread."""
 
 _MOST_WAITING = 128
-"""Tiles that a thread reads before it counts the first one."""
+"""Tiles that threads read, in all, before they count the first one."""
 
 _TOLD = 0.2
 """Seconds from one telling of progress to the next: so long an interrupt may go unnoticed."""
@@ -175,7 +175,7 @@ def count_tiles(
 ) -> ColorHistogram:
     """Count whole tiles, given by (row, column); each thread counts for itself, and all is added up.
 
-    Tiles without padding are put into `kept`, where that is given, until it holds `_MOST_KEPT`. `progress` as for
+    Tiles without padding are put into `kept`, where that is given, until it is full (`_MOST_KEPT`). `progress` as for
     `sample_slide`.
     """
     width, height = slide.dimensions
@@ -183,6 +183,9 @@ def count_tiles(
     done = [0] * workers
     stop = threading.Event()  # Ctrl-C, say: the threads end at their next tile
     ready = threading.Event()
+    # Of many slides at once, each has one thread.
+    most_kept = min(_MOST_KEPT, workers * _MOST_KEPT // 2) // (3 * tile**2)
+    most_waiting = max(_MOST_WAITING // workers, 1)
 
     def gather(number: int) -> HistogramBuilder:
         builder = HistogramBuilder()
@@ -198,10 +201,10 @@ def count_tiles(
                 break
             x, y = column * tile, row * tile
             pixels, known = slide.read_region((x, y), 0, (min(tile, width - x), min(tile, height - y)))
-            if kept is not None and known is None and len(kept) < _MOST_KEPT:
+            if kept is not None and known is None and len(kept) < most_kept:
                 kept[x, y] = pixels
             waiting.append((pixels, known))
-            if ready.is_set() or len(waiting) >= _MOST_WAITING:
+            if ready.is_set() or len(waiting) >= most_waiting:
                 count()
         count()
         return builder
@@ -210,13 +213,17 @@ def count_tiles(
         if progress is not None:
             progress(sum(done), len(tiles))
 
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            shares = [pool.submit(gather, number) for number in range(workers)]
-            from restain.color import kernels  # half a second, in which the threads can read
+    def load() -> None:
+        from restain.color import kernels  # half a second, in which the other threads can read
 
-            kernels.load()
-            ready.set()
+        kernels.load()
+        ready.set()
+
+    with ThreadPoolExecutor(workers + 1) as pool:
+        try:
+            loading = pool.submit(load)  # not in this thread: Ctrl-C would leave Numba imported by half
+            shares = [pool.submit(gather, number) for number in range(workers)]
+            loading.result()
             total, *others = (_awaited(share, tell) for share in shares)
         finally:
             stop.set()

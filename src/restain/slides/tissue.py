@@ -64,7 +64,10 @@ def _flat_colors(image: RGB8, real: Mask) -> ColorHistogram:
     mean, square = (each.reshape(rows, columns, side, 3).sum(axis=2) / side**2 for each in (total, squares))
     flat = (square - mean * mean <= FLAT_DEVIATION**2).all(axis=2)
     flat &= real[: rows * side, : columns * side].reshape(rows, side, columns, side).all(axis=(1, 3))
-    return ColorHistogram.from_colors(mean[flat], np.full(int(flat.sum()), float(side**2)))
+    colors = mean[flat]
+    # One pixel that is not white is noise, which padding has not; rounded, it would be none.
+    colors = np.where(colors > 254.0, np.floor(colors), colors)
+    return ColorHistogram.from_colors(colors, np.full(int(flat.sum()), float(side**2)))
 
 
 def _any_in_tiles(mask: NDArray[np.bool_], rows: int, columns: int, tall: float, wide: float) -> NDArray[np.bool_]:
