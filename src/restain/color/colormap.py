@@ -4,7 +4,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,10 +25,18 @@ _LEAST_CHUNK = 1 << 12  # below, starting a thread costs more than it saves
 _NONE_WAIT = np.empty(0, np.uint32)
 
 ColorFunction = Callable[[RGB8], NDArray[np.float64]]
-"""Colours (n, 3) uint8 to results (n, 3), floats in 0..255, each row independent of the others.
+"""Colours (n, 3) uint8 to results (n, 3), floats in 0..255, each row independent of the others."""
 
-One with a method `write(table, codes)` evaluates the colours of codes (n,) itself, into a map's packed table.
-"""
+
+@runtime_checkable
+class CompiledColors(Protocol):
+    """A `ColorFunction` that can also write a map's table itself, which saves most of the time for few colours."""
+
+    def __call__(self, colors: RGB8, /) -> NDArray[np.float64]:
+        """As every `ColorFunction`."""
+
+    def write(self, table: NDArray[np.uint32], codes: NDArray[np.uint32]) -> None:
+        """Write the entries of the colours `codes` (n,), as `restain.color.kernels.store` would."""
 
 
 class ColorMap:
@@ -296,11 +304,11 @@ def _evaluate(
     size = min(_CHUNK, max(-(-len(codes) // workers), _LEAST_CHUNK))
     chunks = [codes[start : start + size] for start in range(0, len(codes), size)]
 
-    write = getattr(function, "write", None)
+    compiled = function if isinstance(function, CompiledColors) else None
 
     def job(chunk: NDArray[np.uint32]) -> None:
-        if write is not None:
-            write(packed, chunk)
+        if compiled is not None:
+            compiled.write(packed, chunk)
             return
         levels = np.ascontiguousarray(function(unpack(chunk)), np.float64)
         if levels.shape != (len(chunk), 3) or not kernels.store(packed, chunk, levels):

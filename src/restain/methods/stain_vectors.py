@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from restain.color.colormap import ColorFunction
+from restain.color.colormap import ColorFunction, CompiledColors
 from restain.color.glass import glass_weight
 from restain.color.histogram import ColorHistogram
 from restain.color.images import RGB8
@@ -250,8 +250,8 @@ _COMPILED = ("map_colors", "_restyle_levels", "_restyle", "_concentrations")
 """The steps that `restain.methods.kernels.recolor` does as one."""
 
 
-class _Recoloring:
-    """`map_colors` of one appearance, and the same compiled as a whole; see `restain.methods.kernels.recolor`."""
+class _Recoloring(CompiledColors):
+    """`map_colors` of one appearance, and the same compiled as a whole: `restain.methods.kernels.recolor`."""
 
     def __init__(self, function: ColorFunction, settings: tuple[Any, ...]) -> None:
         self._function, self._settings = function, settings

@@ -20,7 +20,7 @@ from restain.methods.windows import WindowMap
 from restain.slides.forgiving import ForgivingSlide
 from restain.slides.icc import Icc
 from restain.slides.reader import Mask, OnError, Slide, open_slide
-from restain.slides.tissue import find_tissue, see
+from restain.slides.tissue import find_tissue, stained_pixels
 
 SAMPLE_TILE = 512
 """Side of the tiles that are sampled."""
@@ -380,7 +380,7 @@ def sample_tiles_of(
 
 def _places_of_tissue(slide: Slide, wide: int, high: int, generator: np.random.Generator) -> list[tuple[int, int]]:
     """(x, y) of the tiles of this size that show tissue: the full ones in random order, then the others by richness."""
-    stained, real = see(slide)
+    stained, real = stained_pixels(slide)
     width, height = slide.dimensions
     xs, ys = np.arange(0, width - wide + 1, wide), np.arange(0, height - high + 1, high)
 

@@ -28,7 +28,7 @@ def find_tissue(slide: Slide, tile: int) -> tuple[NDArray[np.bool_], NDArray[np.
     Returns:
         Two (rows, columns) bool grids; tiles that are padding alone are in neither.
     """
-    stained, real = see(slide)
+    stained, real = stained_pixels(slide)
     width, height = slide.dimensions
     rows, columns = -(-height // tile), -(-width // tile)
     shown = _any_in_tiles(stained, rows, columns, height / tile, width / tile)
@@ -36,7 +36,7 @@ def find_tissue(slide: Slide, tile: int) -> tuple[NDArray[np.bool_], NDArray[np.
     return shown, seen & ~shown
 
 
-def see(slide: Slide) -> tuple[Mask, Mask]:
+def stained_pixels(slide: Slide) -> tuple[Mask, Mask]:
     """Which pixels of a slide's thumbnail are stained, and which are no padding."""
     # A level of the slide that is about as large as a thumbnail need not be made from a larger one.
     small = (max(size) for size in slide.level_dimensions if LEAST_VIEW <= max(size) <= LARGEST_VIEW)
