@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
 
 from restain.color.images import RGB8
 from restain.errors import SlideError
+from restain.slides.lzw import decode_lzw
 from restain.slides.reader import open_slide
 from restain.slides.tiff_reader import TiffSlide
 
@@ -86,3 +88,24 @@ def test_damage_further_on_is_told(change: str, tissue: RGB8, tmp_path: Path) ->
     path.write_bytes(data)
     with open_slide(path) as slide, pytest.raises(SlideError, match=r"is damaged in the tile at \(0, 0\)"):
         slide.read_region((0, 0), 0, (256, 256))
+
+
+def test_streams_changed_at_random(tissue: RGB8, tmp_path: Path) -> None:
+    """Where tables begin, above all: a result or an error, and the process goes on."""
+    path = tmp_path / "slide.tif"
+    write(path, tissue[:64, :64], tile=(64, 64))
+    with tifffile.TiffFile(path) as tiff:
+        page = tiff.pages.first
+        whole = path.read_bytes()[page.dataoffsets[0] :][: page.databytecounts[0]]
+        generator = np.random.default_rng(0)
+        told = 0
+        for _ in range(400):
+            data = bytearray(whole)
+            for place in generator.integers(0, generator.choice([4, 40, len(data)]), 3):
+                data[place] = generator.integers(256)
+            try:
+                assert decode_lzw(page, bytes(data), 64).shape == (64, 64, 3)
+            except imagecodecs.TiffError:
+                told += 1
+        assert told > 300
+        assert (decode_lzw(page, whole, 64) == tissue[:64, :64]).all()
