@@ -1,18 +1,25 @@
 """Too little memory is no damage: it ends a run, and never makes padding of good tiles. A false claim is damage."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import simplejpeg
 import tifffile
+from PIL import Image
 
+import restain
 from restain.color.images import RGB8
 from restain.errors import SlideError
 from restain.slides import shortage, tiff_reader
 from restain.slides.reader import open_slide
 from restain.slides.sample import sample_slide, sample_tiles_of
 from restain.slides.shortage import ROOM, is_shortage
+from restain.slides.writer import PyramidSettings, write_array
 
 from ..forking import Forks
 
@@ -130,6 +137,52 @@ def test_a_process_with_too_little_memory_says_so(tissue: RGB8, tmp_path: Path, 
     assert (ended.code, ended.out) == (2, "")
     assert ended.err.startswith("restain: out of memory"), ended.err
     assert not (tmp_path / "out.tif").exists()
+
+
+LITTLE = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from restain.slides.jpeg_tiles import decode_strictly, jpeg_header
+
+stream = Path(sys.argv[1]).read_bytes()
+out = np.zeros((2048, 2048, 3), np.uint8)
+header = jpeg_header(None, ycbcr=True)
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (4 << 20), resource.RLIM_INFINITY))
+try:
+    decode_strictly(stream, header, (2048, 2048), out)
+except MemoryError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux how much memory is in use")
+def test_what_libjpeg_says_of_a_shortage_is_understood(tissue: RGB8, tmp_path: Path) -> None:
+    """Of a progressive JPEG it keeps all coefficients, 25 MB here; in words of its own it tells that it could not."""
+    image = Image.fromarray(np.tile(tissue[:256, :256], (8, 8, 1)))
+    image.save(tmp_path / "tile.jpg", progressive=True)
+    place = {"env": os.environ | {"PYTHONPATH": str(Path(restain.__file__).parents[1])}}
+    done = subprocess.run(
+        [sys.executable, "-c", LITTLE, tmp_path / "tile.jpg"], capture_output=True, text=True, check=False, **place
+    )
+    assert done.stdout == "out of memory while a JPEG tile was decoded\n", done.stderr
+
+
+@pytest.mark.parametrize("name", ["OpenSlide", "tifffile"])
+def test_a_shortage_in_jpeg_tiles_makes_no_padding(
+    name: str, tissue: RGB8, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / ("slide.tif" if name == "OpenSlide" else "slide.ome.tif")
+    write_array(path, tissue, settings=PyramidSettings(tile=64, format="tiff" if name == "OpenSlide" else "ome-tiff"))
+
+    def short(*_: Any, **__: Any) -> None:
+        raise ValueError("Insufficient memory (case 4)")
+
+    with open_slide(path, on_error="skip") as slide:
+        monkeypatch.setattr(simplejpeg, "decode_jpeg", short)
+        with pytest.raises(MemoryError, match="out of memory"):
+            slide.read_region((0, 0), 0, (64, 64))
 
 
 # ---- OME-Zarr, by the zarr package ------------------------------------------------------------------------------

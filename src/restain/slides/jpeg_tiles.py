@@ -70,11 +70,16 @@ def decode_strictly(data: bytes, header: bytes, size: tuple[int, int], out: RGB8
         other colours.
 
     Raises:
-        ValueError: it is damaged, which includes all that libjpeg warns of.
+        ValueError: it is damaged, which includes all that libjpeg warns of. MemoryError: there is too little memory.
     """
     if encoded_size(data) != size or contradicts(data, ycbcr=bool(header[2 + _TRANSFORM])):
         return None
-    pixels: RGB8 = simplejpeg.decode_jpeg(header + data[2:], colorspace="RGB", buffer=out, strict=True)
+    try:
+        pixels: RGB8 = simplejpeg.decode_jpeg(header + data[2:], colorspace="RGB", buffer=out, strict=True)
+    except ValueError as error:
+        if "Insufficient memory" in str(error):  # libjpeg's words, and the size that the stream claims is true
+            raise MemoryError("out of memory while a JPEG tile was decoded") from None
+        raise
     return pixels if out is None else out
 
 
