@@ -96,19 +96,21 @@ def test_chunks_that_are_missing_within_shards_are_padding(tissue: RGB8, tmp_pat
     np.testing.assert_array_equal(zarr.open_group(path, mode="r")["0"][:].transpose(1, 2, 0), pixels)
 
 
+SHARDS = {"chunks": (3, 32, 32), "shards": (3, 128, 64)}
+
+
 @pytest.mark.parametrize(
     "options",
     [
-        {"chunks": (3, 32, 32), "shards": (3, 128, 64)},
-        {"chunks": (1, 32, 32), "shards": (3, 128, 64)},  # a chunk for each channel
-        {"chunks": (3, 32, 32), "shards": (3, 128, 64), "compressors": None},
-        {"chunks": (3, 32, 32), "shards": (3, 128, 64), "compressors": [zarr.codecs.BloscCodec()]},
-        {"chunks": (3, 32, 32)},
-        {"serializer": "start", "chunks": (3, 32, 32), "shards": (3, 128, 64)},
-        {"serializer": "unchecked", "chunks": (3, 32, 32), "shards": (3, 128, 64)},
-        {"serializer": "big endian", "chunks": (3, 32, 32), "shards": (3, 128, 64)},
+        pytest.param(SHARDS, id="zstd"),
+        pytest.param(SHARDS | {"chunks": (1, 32, 32)}, id="a chunk for each channel"),
+        pytest.param(SHARDS | {"compressors": None}, id="uncompressed"),
+        pytest.param(SHARDS | {"compressors": [zarr.codecs.BloscCodec()]}, id="blosc"),
+        pytest.param({"chunks": (3, 32, 32)}, id="no shards"),
+        pytest.param(SHARDS | {"serializer": "start"}, id="index at the start"),
+        pytest.param(SHARDS | {"serializer": "unchecked"}, id="index without checksum"),
+        pytest.param(SHARDS | {"serializer": "big endian"}, id="big endian"),
     ],
-    ids=str,
 )
 def test_shards_of_other_writers(options: dict[str, Any], tissue: RGB8, tmp_path: Path) -> None:
     """Also with the index at the beginning, without a checksum, or in another order of bytes. The zarr package leaves
