@@ -22,7 +22,7 @@ from restain.errors import OutputError, SlideError
 from restain.files import atomic_output, write_atomically
 from restain.methods.base import Appearance
 from restain.methods.macenko import Macenko
-from restain.slides import pipeline
+from restain.slides import mapped_tiles
 from restain.slides.pipeline import normalize_slide
 from restain.slides.reader import Slide, open_slide
 from restain.slides.sample import sample_slide
@@ -137,7 +137,7 @@ def test_a_failing_encoder_leaves_nothing(
             raise RuntimeError("no codec")
         return encode_tile(pixels, settings)
 
-    monkeypatch.setattr(pipeline, "encode_tile", encode)
+    monkeypatch.setattr(mapped_tiles, "encode_tile", encode)
     monkeypatch.setattr("restain.slides.levels.encode_tile", encode)
     before = contents(folder)
     with pytest.raises(RuntimeError, match="no codec"):
@@ -156,7 +156,7 @@ def test_a_failing_write_keeps_what_was_to_be_replaced(
     def encode(pixels: RGB8 | None, settings: PyramidSettings) -> EncodedTile:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pipeline, "encode_tile", encode)
+    monkeypatch.setattr(mapped_tiles, "encode_tile", encode)
     with pytest.raises(OutputError, match=r"cannot write .*out\.tif: No space left on device"):
         normalize_slide(folder / "slide.tif", folder / "out.tif", fitted, appearance=appearance, overwrite=True)
     assert contents(folder) == before
