@@ -276,7 +276,7 @@ def published_statistics(matrix: Floats) -> dict[str, Any]:
 
 
 def pseudo_inverse(matrix: Floats) -> Floats:
-    """Of (k, 3), as numpy.linalg.pinv gives it; a slide asks for the same one for every tile with a new colour."""
+    """Of (k, 3), as numpy.linalg.pinv gives it; colours that come in parts ask for the same one again."""
     return _pseudo_inverse(np.ascontiguousarray(matrix, np.float64).tobytes(), len(matrix))
 
 

@@ -78,8 +78,8 @@ class Slide:
             size: (width, height) in pixels of that level.
 
         Returns:
-            Pixels (height, width, 3) uint8, and where they are real, (height, width) bool; None when all are.
-            Padding (missing tiles, transparent pixels, outside the slide) is white.
+            Pixels (height, width, 3) uint8, the caller's own, and where they are real, (height, width) bool; None when
+            all are. Padding (missing tiles, transparent pixels, outside the slide) is white.
 
         Raises:
             SlideError: the file is damaged there.
